@@ -1,0 +1,2 @@
+//! Sends a disk image to many machines at once.
+fn main() {}
