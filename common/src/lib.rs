@@ -1,4 +1,16 @@
 //! What both ends of imgcast share: the language of the protocol, its numbers, FEC and sockets.
 
+pub mod bits;
+pub mod fec;
 pub mod id;
+pub mod layout;
+pub mod net;
+pub mod pool;
 pub mod prng;
+pub mod timing;
+pub mod tree;
+pub mod units;
+pub mod wire;
+
+#[doc = include_str!("../PROTOCOL.md")]
+pub mod protocol {}

@@ -1,0 +1,93 @@
+//! Block devices as targets.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use crate::image::{Scratch, sha256, text};
+use crate::needs::{Need, begin};
+use crate::netns::Lab;
+use crate::process::run;
+use crate::transfer::{SENDER_DEADLINE, TRANSFER_DEADLINE, Transfer};
+
+#[test]
+fn a_loop_device_as_target_works_and_a_mounted_one_is_refused_and_stays_untouched() {
+    let name = "a_loop_device_as_target_works_and_a_mounted_one_is_refused_and_stays_untouched";
+    let Some(_guard) = begin(name, &[Need::Lab, Need::Mounts]) else { return };
+    let scratch = Scratch::new();
+    let lab = Lab::new(1).unwrap();
+    let image = scratch.random_image(48);
+    let transfer = Transfer { lab: &lab, scratch: &scratch, image: &image, max_bitrate: "200M" };
+    let device = LoopDevice::new(&scratch.path("target"), 64).unwrap();
+
+    let mut sender = transfer.start_sender(1);
+    transfer.start_receiver(0, device.path()).succeed(TRANSFER_DEADLINE);
+    sender.succeed(SENDER_DEADLINE);
+    let image_bytes = image.metadata().unwrap().len();
+    run(&["cmp", "--bytes", &image_bytes.to_string(), text(&image), text(device.path())]).unwrap();
+
+    device.format().unwrap();
+    let mounted = device.mount(&scratch.path("mounted")).unwrap();
+    run(&["sync", "--file-system", mounted.path()]).unwrap();
+    let before = sha256(device.path());
+    // The sender is there: only the receiver's own judgement protects the device.
+    let _sender = transfer.start_sender(1);
+    let mut receiver = transfer.start_receiver(0, device.path());
+    let end = receiver.wait(TRANSFER_DEADLINE);
+    assert_eq!(end.status.code(), Some(EXIT_REFUSED), "{}", receiver.output());
+    assert_eq!(sha256(device.path()), before);
+}
+
+/// A loop device on a file; dropping it detaches that one device.
+#[derive(Debug)]
+pub(crate) struct LoopDevice(PathBuf);
+
+impl LoopDevice {
+    /// Makes a file of `mib` MiB and attaches the first free device to it.
+    pub(crate) fn new(file: &Path, mib: u64) -> Result<Self, String> {
+        let length = File::create(file).and_then(|file| file.set_len(mib << 20));
+        length.map_err(|e| format!("{}: {e}", file.display()))?;
+        run(&["losetup", "--find", "--show", text(file)]).map(|name| Self(name.trim().into()))
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// Makes an ext4 that the kernel will not go on initialising by itself once it is mounted.
+    pub(crate) fn format(&self) -> Result<(), String> {
+        let now = "lazy_itable_init=0,lazy_journal_init=0";
+        run(&["mkfs.ext4", "-q", "-F", "-E", now, text(&self.0)]).map(drop)
+    }
+
+    /// Mounts it at `directory`, which is made.
+    pub(crate) fn mount(&self, directory: &Path) -> Result<Mount, String> {
+        std::fs::create_dir_all(directory).map_err(|e| format!("{}: {e}", directory.display()))?;
+        run(&["mount", text(&self.0), text(directory)])?;
+        Ok(Mount(directory.to_owned()))
+    }
+}
+
+impl Drop for LoopDevice {
+    fn drop(&mut self) {
+        let _ = run(&["losetup", "--detach", text(&self.0)]);
+    }
+}
+
+/// A mounted file system; dropping it unmounts it.
+#[derive(Debug)]
+pub(crate) struct Mount(PathBuf);
+
+impl Mount {
+    pub(crate) fn path(&self) -> &str {
+        text(&self.0)
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        let _ = run(&["umount", self.path()]);
+    }
+}
+
+/// The receiver's exit code for a target that it must not write to.
+const EXIT_REFUSED: i32 = 7;

@@ -1,0 +1,120 @@
+//! Images to send and how copies are judged: with the system's own tools, not the project's code.
+
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use crate::process::{Process, run};
+
+/// A directory of this test process's own; dropping it removes it with all that is in it.
+#[derive(Debug)]
+pub(crate) struct Scratch(PathBuf);
+
+impl Scratch {
+    pub(crate) fn new() -> Self {
+        static SCRATCHES: AtomicUsize = AtomicUsize::new(0);
+        let number = SCRATCHES.fetch_add(1, Ordering::Relaxed);
+        let name = format!("imgcast-lab-{}-{number}", std::process::id());
+        let directory = std::env::temp_dir().join(name);
+        fs::create_dir_all(&directory).expect("a scratch directory can be made");
+        Self(directory)
+    }
+
+    pub(crate) fn directory(&self) -> &Path {
+        &self.0
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+
+    /// Writes an image of `mib` MiB that does not compress, the same in every run.
+    pub(crate) fn random_image(&self, mib: u64) -> PathBuf {
+        let path = self.path(&format!("{mib}-mib.img"));
+        let mut octets = blake3::Hasher::new().update(b"lab image").finalize_xof().take(mib << 20);
+        let mut file = File::create(&path).expect("an image can be created");
+        io::copy(&mut octets, &mut file).expect("an image can be written");
+        file.flush().expect("an image can be written");
+        path
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// A real, bootable Debian disk: built on first use and kept with the build's other products.
+pub(crate) fn debian() -> &'static Path {
+    static IMAGE: OnceLock<PathBuf> = OnceLock::new();
+    IMAGE.get_or_init(|| {
+        let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().expect("target has a path");
+        let image = target.join("lab/debian.img");
+        let scratch = Scratch::new();
+        let mut command = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/lab/make-image"));
+        command.arg(&image);
+        Process::start("make-image", command, scratch.directory()).succeed(BUILD_DEADLINE);
+        image
+    })
+}
+
+pub(crate) fn sha256(path: &Path) -> String {
+    first_word(&["sha256sum", text(path)])
+}
+
+pub(crate) fn b3sum(path: &Path) -> String {
+    first_word(&["b3sum", text(path)])
+}
+
+/// The BLAKE3 hash that a program printed: the first word of 64 hexadecimal digits.
+pub(crate) fn printed_image_id(output: &str) -> Option<String> {
+    output
+        .split(|c: char| !c.is_ascii_alphanumeric())
+        .find(|word| word.len() == 64 && word.chars().all(|c| c.is_ascii_hexdigit()))
+        .map(str::to_ascii_lowercase)
+}
+
+/// Checks the last partition of a disk image, its root file system, as Debian itself would.
+///
+/// # Errors
+///
+/// What `sfdisk` or `e2fsck` said.
+pub(crate) fn check_root_file_system(disk: &Path, scratch: &Scratch) -> Result<(), String> {
+    let table = run(&["sfdisk", "--json", text(disk)])?;
+    let table: serde_json::Value = serde_json::from_str(&table).map_err(|e| e.to_string())?;
+    let partitions = table["partitiontable"]["partitions"].as_array();
+    let root = partitions.and_then(|all| all.last()).ok_or("no partitions")?;
+    let sectors = |field: &str| root[field].as_u64().ok_or(format!("no {field}: {root}"));
+    let (input, copy) = (format!("if={}", text(disk)), scratch.path("root.ext4"));
+    let (output, skip) = (format!("of={}", text(&copy)), sectors("start")? * SECTOR_BYTES);
+    let (skip, count) = (format!("skip={skip}"), sectors("size")? * SECTOR_BYTES);
+    let count = format!("count={count}");
+    let flags = ["bs=1M", "iflag=skip_bytes,count_bytes", "conv=sparse", "status=none"];
+    run(&[&["dd", &input, &output, &skip, &count], flags.as_slice()].concat())?;
+    run(&["e2fsck", "-fn", text(&copy)]).map(drop)
+}
+
+pub(crate) fn free_bytes(directory: &Path) -> u64 {
+    let facts = nix::sys::statvfs::statvfs(directory).expect("the file system tells its size");
+    u64::from(facts.blocks_available()) * u64::from(facts.fragment_size())
+}
+
+pub(crate) fn text(path: &Path) -> &str {
+    path.to_str().expect("the lab's paths are UTF-8")
+}
+
+fn first_word(command: &[&str]) -> String {
+    let output = run(command).unwrap_or_else(|e| panic!("{e}"));
+    output.split_whitespace().next().unwrap_or_default().to_owned()
+}
+
+/// The unit of sfdisk's numbers.
+const SECTOR_BYTES: u64 = 512;
+
+/// Two minutes on two cores, plus the download of some 200 MB.
+const BUILD_DEADLINE: Duration = Duration::from_secs(900);

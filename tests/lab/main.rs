@@ -1,0 +1,15 @@
+//! Both programs as real processes in network namespaces: real sockets, a bridge with IGMP and
+//! MLD snooping, loss, cut links, block devices.
+//!
+//! The tests need root and some system tools. What is missing is named on standard error and the
+//! test passes, unless `IMGCAST_REQUIRE_ALL=1` is set: then it fails. They measure, so they run
+//! one at a time.
+
+mod devices;
+mod image;
+mod loss;
+mod needs;
+mod netns;
+mod process;
+mod timing;
+mod transfer;

@@ -1,0 +1,202 @@
+//! A small network of namespaces: a bridge, one sender, some receivers.
+//!
+//! ```text
+//!   sender eth0 ── port-s ┐                ┌ port-0 ── eth0 receiver 0   10.88.0.10  fd88::10
+//!   10.88.0.1             ├ bridge: br0 ───┼ port-1 ── eth0 receiver 1   10.88.0.11  fd88::11
+//!   fd88::1               ┘ snoops, asks   └ …
+//! ```
+//!
+//! Loss strikes at a receiver's ingress, after the frame has used its share of the link. Nothing
+//! here reaches the machine's own network.
+
+use std::path::Path;
+use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use crate::process::run;
+
+/// The namespaces; dropping it deletes them.
+#[derive(Debug)]
+pub(crate) struct Lab {
+    prefix: String,
+    receivers: usize,
+}
+
+impl Lab {
+    /// Sets the network up, without loss and without a limit to its rate.
+    ///
+    /// # Errors
+    ///
+    /// The command that failed, with what it said.
+    pub(crate) fn new(receivers: usize) -> Result<Self, String> {
+        static LABS: AtomicUsize = AtomicUsize::new(0);
+        let number = LABS.fetch_add(1, Ordering::Relaxed);
+        let prefix = format!("imgcast-lab-{}-{number}", std::process::id());
+        // Made first: whatever was set up before a failure is taken down again.
+        let lab = Self { prefix, receivers };
+        for node in lab.nodes() {
+            run(&["ip", "netns", "add", &lab.namespace(node)])?;
+            lab.ip(node, "link set lo up")?;
+            // Addresses are usable at once, without duplicate address detection.
+            let no_dad = "echo 0 >/proc/sys/net/ipv6/conf/default/accept_dad";
+            run(&["ip", "netns", "exec", &lab.namespace(node), "sh", "-c", no_dad])?;
+        }
+        lab.ip(Node::Bridge, &format!("link add br0 type bridge {SNOOPING}"))?;
+        lab.ip(Node::Bridge, "link set br0 up")?;
+        lab.plug_in(Node::Sender)?;
+        for receiver in 0..receivers {
+            lab.plug_in(Node::Receiver(receiver))?;
+        }
+        Ok(lab)
+    }
+
+    /// A command that will run `program` at `node`, under a host name of the node's own and with
+    /// the process id that `spawn` reports.
+    pub(crate) fn command(&self, node: Node, program: &Path) -> Command {
+        let mut command = Command::new("ip");
+        command
+            .args(["netns", "exec", &self.namespace(node)])
+            .args(["unshare", "--uts", "sh", "-c", "hostname \"$0\" && exec \"$@\""])
+            .arg(host_name(node))
+            .arg(program);
+        command
+    }
+
+    /// Lets `receiver` lose each UDP packet with the same probability, independently of all
+    /// others.
+    pub(crate) fn lose(&self, receiver: usize, per_mille: u32) -> Result<(), String> {
+        // Packets must cross the bridge one by one: what the programs hand over as one large
+        // buffer would otherwise be lost as a whole.
+        for node in [Node::Sender, Node::Receiver(receiver)] {
+            let namespace = self.namespace(node);
+            let offloads = ["tx-udp-segmentation", "off", "gso", "off", "gro", "off"];
+            let ethtool = ["ip", "netns", "exec", &namespace, "ethtool", "-K", "eth0"];
+            run(&[ethtool.as_slice(), offloads.as_slice()].concat())?;
+        }
+        let rule = format!("meta l4proto udp numgen random mod 1000 < {per_mille} drop");
+        self.filter(receiver, &[&rule])
+    }
+
+    /// Drops every multicast UDP packet that arrives at `receiver`, and nothing else: IGMP and
+    /// MLD still tell the bridge that it listens.
+    pub(crate) fn cut_multicast(&self, receiver: usize) -> Result<(), String> {
+        let ipv4 = "meta l4proto udp ip daddr 224.0.0.0/4 drop";
+        let ipv6 = "meta l4proto udp ip6 daddr ff00::/8 drop";
+        self.filter(receiver, &[ipv4, ipv6])
+    }
+
+    /// Gives every link this rate, in both directions.
+    pub(crate) fn limit_rate(&self, mbit_per_second: u32) -> Result<(), String> {
+        let limit = |namespace: &str, device: &str| {
+            let rate = format!("{mbit_per_second}mbit");
+            let tc = ["tc", "-n", namespace, "qdisc", "replace", "dev", device, "root", "tbf"];
+            run(&[tc.as_slice(), &["rate", &rate, "burst", "128kb", "limit", "512kb"]].concat())
+        };
+        for node in self.nodes().into_iter().filter(|node| *node != Node::Bridge) {
+            limit(&self.namespace(node), "eth0")?;
+            limit(&self.namespace(Node::Bridge), &port(node))?;
+        }
+        Ok(())
+    }
+
+    /// Octets that the sender's interface has sent since the lab was made, headers included.
+    pub(crate) fn sent_bytes(&self) -> u64 {
+        let namespace = self.namespace(Node::Sender);
+        let json = run(&["ip", "-n", &namespace, "-j", "-s", "link", "show", "dev", "eth0"]);
+        let json: serde_json::Value =
+            serde_json::from_str(&json.expect("counters can be read")).expect("ip -j prints JSON");
+        json[0]["stats64"]["tx"]["bytes"].as_u64().expect("the counter is a number")
+    }
+
+    /// Connects `node` to the bridge.
+    fn plug_in(&self, node: Node) -> Result<(), String> {
+        let (namespace, port, number) = (self.namespace(node), port(node), number(node));
+        let veth = format!("link add {port} type veth peer name eth0 netns {namespace}");
+        self.ip(Node::Bridge, &veth)?;
+        self.ip(Node::Bridge, &format!("link set {port} master br0 up"))?;
+        self.ip(node, "link set eth0 up")?;
+        self.ip(node, &format!("address add 10.88.0.{number}/24 dev eth0"))?;
+        self.ip(node, &format!("address add fd88::{number}/64 dev eth0 nodad"))?;
+        self.ip(node, "route add 224.0.0.0/4 dev eth0")
+    }
+
+    fn filter(&self, receiver: usize, rules: &[&str]) -> Result<(), String> {
+        let chain = "add table netdev lab; \
+            add chain netdev lab in { type filter hook ingress device eth0 priority 0; }";
+        let rules = rules.iter().map(|rule| format!("; add rule netdev lab in {rule}"));
+        let script = chain.to_owned() + &rules.collect::<String>();
+        let namespace = self.namespace(Node::Receiver(receiver));
+        run(&["ip", "netns", "exec", &namespace, "nft", &script]).map(drop)
+    }
+
+    /// Runs `ip` on `node` with arguments that contain no spaces.
+    fn ip(&self, node: Node, arguments: &str) -> Result<(), String> {
+        let namespace = self.namespace(node);
+        let mut command = vec!["ip", "-n", &namespace];
+        command.extend(arguments.split(' '));
+        run(&command).map(drop)
+    }
+
+    fn namespace(&self, node: Node) -> String {
+        match node {
+            Node::Bridge => format!("{}-bridge", self.prefix),
+            Node::Sender => format!("{}-sender", self.prefix),
+            Node::Receiver(i) => format!("{}-receiver-{i}", self.prefix),
+        }
+    }
+
+    fn nodes(&self) -> Vec<Node> {
+        let receivers = (0..self.receivers).map(Node::Receiver);
+        [Node::Bridge, Node::Sender].into_iter().chain(receivers).collect()
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        for node in self.nodes() {
+            // After a failed set-up some of them were never made.
+            let _ = run(&["ip", "netns", "delete", &self.namespace(node)]);
+        }
+    }
+}
+
+/// A place in the lab where a program can run.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Node {
+    Bridge,
+    Sender,
+    Receiver(usize),
+}
+
+/// The host name that programs at `node` see.
+pub(crate) fn host_name(node: Node) -> String {
+    match node {
+        Node::Bridge => "lab-bridge".to_owned(),
+        Node::Sender => "lab-sender".to_owned(),
+        Node::Receiver(i) => format!("lab-receiver-{i}"),
+    }
+}
+
+/// The bridge's side of the link to `node`.
+fn port(node: Node) -> String {
+    format!("port-{}", number(node))
+}
+
+/// The last part of a node's addresses.
+fn number(node: Node) -> usize {
+    match node {
+        Node::Bridge => 254,
+        Node::Sender => 1,
+        Node::Receiver(i) => 10 + i,
+    }
+}
+
+/// The sender's IPv4 address.
+pub(crate) const SENDER_ADDRESS: &str = "10.88.0.1";
+
+/// Snooping as switches do it, and a querier as every snooping network needs one. The times, in
+/// hundredths of a second, are the shortest that the kernel takes: until the first query is
+/// answered a bridge floods, and the tests are about what comes after.
+const SNOOPING: &str = "mcast_snooping 1 mcast_querier 1 mcast_igmp_version 3 mcast_mld_version 2 \
+    mcast_startup_query_interval 100 mcast_query_interval 200 mcast_query_response_interval 20 \
+    mcast_last_member_interval 20 mcast_membership_interval 500";

@@ -1,0 +1,65 @@
+//! The two command lines under test, in one place.
+
+use std::path::Path;
+use std::time::Duration;
+
+use imgcast_tests::programs::programs;
+
+use crate::image::{Scratch, text};
+use crate::netns::{Lab, Node};
+use crate::process::{Process, wait_until};
+
+/// One image on its way through one lab.
+#[derive(Debug)]
+pub(crate) struct Transfer<'a> {
+    pub(crate) lab: &'a Lab,
+    pub(crate) scratch: &'a Scratch,
+    pub(crate) image: &'a Path,
+    pub(crate) max_bitrate: &'a str,
+}
+
+impl Transfer<'_> {
+    /// Starts the sender, which begins when `min_receivers` have joined.
+    pub(crate) fn start_sender(&self, min_receivers: usize) -> Process {
+        let mut command = self.lab.command(Node::Sender, &programs().sender);
+        command.args(["send", text(self.image), "--interface", "eth0"]);
+        command.args(["--min-receivers", &min_receivers.to_string()]);
+        command.args(["--max-bitrate", self.max_bitrate]);
+        Process::start("sender", command, self.scratch.directory())
+    }
+
+    /// Starts `receiver`, which writes to `target`.
+    pub(crate) fn start_receiver(&self, receiver: usize, target: &Path) -> Process {
+        self.start_receiver_with(receiver, target, &[])
+    }
+
+    /// Starts `receiver` likewise, with further options.
+    pub(crate) fn start_receiver_with(
+        &self,
+        receiver: usize,
+        target: &Path,
+        options: &[&str],
+    ) -> Process {
+        let mut command = self.lab.command(Node::Receiver(receiver), &programs().receiver);
+        command.args(["receive", "--interface", "eth0", "--output", text(target)]).args(options);
+        Process::start(&format!("receiver-{receiver}"), command, self.scratch.directory())
+    }
+
+    /// Waits until the sender's interface has sent half an image since it stood at
+    /// `sent_bytes_before`.
+    pub(crate) fn wait_for_half(&self, sender: &mut Process, sent_bytes_before: u64) {
+        let half = std::fs::metadata(self.image).expect("the image is there").len() / 2;
+        wait_until("half of the image is sent", TRANSFER_DEADLINE, || {
+            let sent = self.lab.sent_bytes() - sent_bytes_before;
+            let end = sender.poll();
+            assert!(end.is_none(), "{end:?} after {sent} bytes\n{}", sender.output());
+            sent >= half
+        });
+    }
+}
+
+/// No transfer of the lab takes more than a tenth of this on an idle machine.
+pub(crate) const TRANSFER_DEADLINE: Duration = Duration::from_secs(600);
+
+/// The sender lingers for 10 s and gives up on a silent receiver after at most 90.
+pub(crate) const SENDER_DEADLINE: Duration = Duration::from_secs(180);
