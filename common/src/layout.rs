@@ -14,7 +14,7 @@ pub struct Layout {
 }
 
 impl Layout {
-    /// Checks the limits of protocol section 8; `None` where one is broken.
+    /// Checks the limits of `PROTOCOL.md` section 10; `None` where one is broken.
     #[must_use]
     pub fn new(bytes: u64, block_log2: u8, symbol_size: u16) -> Option<Self> {
         let layout = Self { bytes, block_log2, symbol_size };
@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn each_limit_of_section_8_is_kept() {
+    fn each_limit_is_kept() {
         assert!(Layout::new(1 << 20, 20, 1408).is_some());
         for symbol_size in [0, 32, 63, 100, 8928] {
             assert!(Layout::new(1 << 20, 20, symbol_size).is_none(), "T = {symbol_size}");

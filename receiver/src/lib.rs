@@ -1,1 +1,7 @@
 //! The receiving side.
+
+pub mod cli;
+pub mod config;
+pub mod error;
+pub mod image;
+pub mod session;

@@ -101,7 +101,7 @@ pub(crate) fn check_root_file_system(disk: &Path, scratch: &Scratch) -> Result<(
 
 pub(crate) fn free_bytes(directory: &Path) -> u64 {
     let facts = nix::sys::statvfs::statvfs(directory).expect("the file system tells its size");
-    u64::from(facts.blocks_available()) * u64::from(facts.fragment_size())
+    facts.blocks_available() * facts.fragment_size()
 }
 
 pub(crate) fn text(path: &Path) -> &str {

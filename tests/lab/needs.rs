@@ -2,6 +2,7 @@
 
 use std::env;
 use std::io::Write;
+use std::os::unix::fs::MetadataExt;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use crate::image::{Scratch, free_bytes};
@@ -42,7 +43,7 @@ pub(crate) fn begin(test: &str, needs: &[Need]) -> Option<MutexGuard<'static, ()
 
 /// Why the machine cannot give `need`, if it cannot.
 fn lacking(need: Need) -> Option<String> {
-    if !nix::unistd::geteuid().is_root() {
+    if !is_root() {
         return Some("not root".to_owned());
     }
     let missing: Vec<String> = programs_of(need)
@@ -93,6 +94,11 @@ fn programs_of(need: Need) -> &'static [(&'static str, &'static str)] {
             ("sfdisk", "fdisk"),
         ],
     }
+}
+
+/// Whether this process's effective user is root: it owns its entry in /proc.
+fn is_root() -> bool {
+    std::fs::metadata("/proc/self").is_ok_and(|entry| entry.uid() == 0)
 }
 
 fn is_installed(program: &str) -> bool {

@@ -1,1 +1,4 @@
 //! The simulator.
+
+#[path = "../support/programs.rs"]
+pub mod programs;

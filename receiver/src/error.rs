@@ -1,0 +1,594 @@
+//! What can end a run of the receiver, in words the operator can act on.
+//!
+//! One variant is one thing to act on; each has a stable code for programs and an exit status for
+//! scripts. Errors are made where they are found and shown in one place, by `main`.
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use imgcast_common::id::ImageId;
+use imgcast_common::net::NetError;
+use imgcast_common::units::{ByteSize, Seconds};
+use imgcast_common::wire::{EjectReason, RefuseReason};
+
+use crate::image::DeviceUse;
+
+/// Why a run did not end with a verified image.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A promise of this program to itself is broken.
+    #[error("internal error: {text}; please report it")]
+    Internal {
+        /// What happened.
+        text: String,
+    },
+    /// The operating system refuses a thread, a timer, a signal handler.
+    #[error("cannot {action}: {source}")]
+    System {
+        /// What was tried, such as "start a thread".
+        action: &'static str,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// Two things on the command line do not go together, or one is out of its range.
+    #[error("{option}: {text}")]
+    Usage {
+        /// The option, with its dashes.
+        option: &'static str,
+        /// What is wrong and what would be right.
+        text: String,
+    },
+    /// An interface or socket cannot do what is needed.
+    #[error(transparent)]
+    Network(#[from] NetError),
+    /// The session's datagrams are too large for the way to this host.
+    #[error(
+        "the sender's datagrams do not reach interface {interface}: its MTU is {own_mtu_octets}, \
+         that of the sender's interface is {sender_mtu_octets}; give both, and every switch \
+         between them, the same MTU"
+    )]
+    Mtu {
+        /// The interface on this host.
+        interface: String,
+        /// Its MTU.
+        own_mtu_octets: u32,
+        /// MTU of the sender's interface, as it says.
+        sender_mtu_octets: u32,
+    },
+    /// Nobody offered an image in time.
+    #[error("no sender within {}: {heard}; {NETWORK_ADVICE}", Seconds(*.waited))]
+    NoSender {
+        /// How long it was waited for.
+        waited: Duration,
+        /// What the network gave instead.
+        heard: Heard,
+    },
+    /// The sender fell silent or ended with blocks missing here, and none took its place.
+    #[error(
+        "the sender is gone and none with the same image came back within {}, with {missing_blocks} \
+         blocks missing{}: {heard}; check that the sender still runs, then: {NETWORK_ADVICE}",
+        Seconds(*.waited),
+        LastWords(.last_words)
+    )]
+    SenderGone {
+        /// How long it was waited for.
+        waited: Duration,
+        /// Blocks still missing.
+        missing_blocks: u32,
+        /// The text of its END or ABORT, if it said goodbye.
+        last_words: Option<String>,
+        /// What the network gave instead.
+        heard: Heard,
+    },
+    /// The sender put this receiver out.
+    #[error("the sender ejected this receiver: {}", eject_text(*.reason))]
+    Ejected {
+        /// Why.
+        reason: EjectReason,
+    },
+    /// The sender does not let this receiver in.
+    #[error("the sender at {sender} refused this receiver: {}", refuse_text(*.reason))]
+    Refused {
+        /// The sender's address.
+        sender: SocketAddr,
+        /// Why.
+        reason: RefuseReason,
+    },
+    /// The sender lives, yet nothing gets done.
+    #[error(
+        "no block was completed for {} although the sender at {sender} is there; {missing_blocks} \
+         blocks are missing: {heard}; {NETWORK_ADVICE}",
+        Seconds(*.waited)
+    )]
+    Stalled {
+        /// For how long.
+        waited: Duration,
+        /// The sender's address.
+        sender: SocketAddr,
+        /// Blocks still missing.
+        missing_blocks: u32,
+        /// What the network gave meanwhile.
+        heard: Heard,
+    },
+    /// The output is nothing an image can be written to.
+    #[error(
+        "cannot write an image to {}: it is {kind}; name a block device such as /dev/sda, or a \
+         file in an existing directory",
+        .path.display()
+    )]
+    TargetKind {
+        /// The output.
+        path: PathBuf,
+        /// What it is, with its article.
+        kind: &'static str,
+    },
+    /// The device is in use.
+    #[error("{} is in use: {}", .path.display(), listed(.uses))]
+    TargetBusy {
+        /// The output.
+        path: PathBuf,
+        /// Everything that uses it; at least one.
+        uses: Vec<DeviceUse>,
+    },
+    /// The device takes no writes.
+    #[error(
+        "{} is read-only; check its write-protect switch, or allow writes with: blockdev --setrw {}",
+        .path.display(),
+        .path.display()
+    )]
+    TargetReadOnly {
+        /// The output.
+        path: PathBuf,
+    },
+    /// The image is larger than the device.
+    #[error(
+        "{} is too small: it holds {target_bytes} octets ({}), the image has {image_bytes} ({})",
+        .path.display(),
+        ByteSize(*.target_bytes),
+        ByteSize(*.image_bytes)
+    )]
+    TargetTooSmall {
+        /// The output.
+        path: PathBuf,
+        /// Octets of the image.
+        image_bytes: u64,
+        /// Octets of the device.
+        target_bytes: u64,
+    },
+    /// The image does not fit into the file system of the output.
+    #[error(
+        "not enough room for {}: its file system has {free_bytes} octets ({}) free, the image \
+         needs {needed_bytes} ({}); make room, or name an output elsewhere",
+        .path.display(),
+        ByteSize(*.free_bytes),
+        ByteSize(*.needed_bytes)
+    )]
+    TargetNoRoom {
+        /// The output.
+        path: PathBuf,
+        /// Octets of the image that are to be stored.
+        needed_bytes: u64,
+        /// Octets free for this user.
+        free_bytes: u64,
+    },
+    /// The output cannot be opened or created.
+    #[error("cannot open {} for writing: {source}; check the path and its permissions", .path.display())]
+    TargetOpen {
+        /// The file, device or directory that was tried.
+        path: PathBuf,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// The image asked for is on no offer.
+    #[error("the image {wanted} is not on offer; on offer: {}", listed(.offered))]
+    NotOffered {
+        /// What `--image` says.
+        wanted: String,
+        /// What was heard of.
+        offered: Vec<Offer>,
+    },
+    /// More than one image is on offer and none was chosen.
+    #[error(
+        "several images are on offer; choose one with --image NAME-or-ID: {}",
+        listed(.offered)
+    )]
+    SeveralOffered {
+        /// What was heard of.
+        offered: Vec<Offer>,
+    },
+    /// The target did not take what was written.
+    #[error("cannot write {} at offset {offset}: {source}; {DISK_ADVICE}", .path.display())]
+    Write {
+        /// The output.
+        path: PathBuf,
+        /// Where in it, in octets.
+        offset: u64,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// The target did not keep what was written.
+    #[error(
+        "cannot flush {}: {source}; some of the last {unflushed_bytes} octets, the latest at \
+         offset {offset}, are lost; {DISK_ADVICE}",
+        .path.display()
+    )]
+    Flush {
+        /// The output.
+        path: PathBuf,
+        /// Where the latest write began, in octets.
+        offset: u64,
+        /// Octets written since the last flush that worked.
+        unflushed_bytes: u64,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// The whole image is there and only its name is not.
+    #[error("the image is complete, but cannot get the name {}: {source}", .path.display())]
+    Rename {
+        /// The output.
+        path: PathBuf,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// A block failed its check again and again.
+    #[error(
+        "block {block} of image {image} was wrong {attempts} times; somebody sends false symbols, \
+         or memory of this host or the sender is faulty"
+    )]
+    BlockWrong {
+        /// Its number.
+        block: u32,
+        /// The image.
+        image: ImageId,
+        /// How often it was fetched.
+        attempts: u32,
+    },
+    /// The index failed its check again and again.
+    #[error(
+        "the index of image {image} was wrong {attempts} times: {text}; somebody sends false \
+         symbols, or memory of this host or the sender is faulty"
+    )]
+    IndexWrong {
+        /// The image.
+        image: ImageId,
+        /// How often it was fetched.
+        attempts: u32,
+        /// What was wrong the last time.
+        text: String,
+    },
+    /// Only senders of other versions were heard.
+    #[error(
+        "only protocol version {theirs} is on offer on interface {interface}, this program speaks \
+         version {ours}; install the same release of imgcast on both sides"
+    )]
+    Version {
+        /// The version heard.
+        theirs: u8,
+        /// The version spoken here.
+        ours: u8,
+        /// Where it was heard.
+        interface: String,
+    },
+    /// A signal ended the run.
+    #[error("stopped by signal {signal}")]
+    Interrupted {
+        /// Its number.
+        signal: u8,
+    },
+}
+
+impl Error {
+    /// The name of the variant for programs: it never changes.
+    #[must_use]
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::Internal { .. } => "internal",
+            Self::System { .. } => "system",
+            Self::Usage { .. } => "usage",
+            Self::Network(_) => "network",
+            Self::Mtu { .. } => "mtu",
+            Self::NoSender { .. } => "no-sender",
+            Self::SenderGone { .. } => "sender-gone",
+            Self::Ejected { .. } => "ejected",
+            Self::Refused { .. } => "refused",
+            Self::Stalled { .. } => "stalled",
+            Self::TargetKind { .. } => "target-kind",
+            Self::TargetBusy { .. } => "target-busy",
+            Self::TargetReadOnly { .. } => "target-read-only",
+            Self::TargetTooSmall { .. } => "target-too-small",
+            Self::TargetNoRoom { .. } => "target-no-room",
+            Self::TargetOpen { .. } => "target-open",
+            Self::NotOffered { .. } => "image-not-offered",
+            Self::SeveralOffered { .. } => "several-images",
+            Self::Write { .. } => "write",
+            Self::Flush { .. } => "flush",
+            Self::Rename { .. } => "rename",
+            Self::BlockWrong { .. } => "block-wrong",
+            Self::IndexWrong { .. } => "index-wrong",
+            Self::Version { .. } => "version",
+            Self::Interrupted { .. } => "interrupted",
+        }
+    }
+
+    /// The exit status of the process.
+    #[must_use]
+    pub const fn exit_code(&self) -> u8 {
+        match self {
+            Self::Internal { .. } | Self::System { .. } => 1,
+            Self::Usage { .. } => 2,
+            Self::Network(_) | Self::Mtu { .. } => 3,
+            Self::NoSender { .. } | Self::SenderGone { .. } => 4,
+            Self::Ejected { .. } | Self::Refused { .. } => 5,
+            Self::Stalled { .. } => 6,
+            Self::TargetKind { .. }
+            | Self::TargetBusy { .. }
+            | Self::TargetReadOnly { .. }
+            | Self::TargetTooSmall { .. }
+            | Self::TargetNoRoom { .. }
+            | Self::TargetOpen { .. }
+            | Self::NotOffered { .. }
+            | Self::SeveralOffered { .. } => 7,
+            Self::Write { .. } | Self::Flush { .. } | Self::Rename { .. } => 8,
+            Self::BlockWrong { .. } | Self::IndexWrong { .. } => 9,
+            Self::Version { .. } => 10,
+            Self::Interrupted { signal } => SIGNAL_EXIT_CODE.saturating_add(*signal),
+        }
+    }
+}
+
+/// What the network gave while something was waited for, and where it was listened.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Heard {
+    /// The interface.
+    pub interface: String,
+    /// The rendezvous group or sender that was listened to.
+    pub rendezvous: SocketAddr,
+    /// Announcements of any image.
+    pub announcements: u64,
+    /// Datagrams of the session's data group.
+    pub group_datagrams: u64,
+    /// Datagrams that are not of this protocol, or damaged.
+    pub foreign_datagrams: u64,
+}
+
+impl fmt::Display for Heard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { interface, rendezvous, announcements, group_datagrams, foreign_datagrams } =
+            self;
+        write!(f, "heard on interface {interface}, listening to {rendezvous}: ")?;
+        if announcements + group_datagrams + foreign_datagrams == 0 {
+            return f.write_str("nothing at all");
+        }
+        write!(
+            f,
+            "{announcements} announcements, {group_datagrams} datagrams of the data group, \
+             {foreign_datagrams} that are foreign or damaged"
+        )
+    }
+}
+
+/// An image that a sender announced.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Offer {
+    /// What its sender calls it.
+    pub name: String,
+    /// Its hash.
+    pub image: ImageId,
+    /// Its length in octets.
+    pub image_bytes: u64,
+    /// Who offers it.
+    pub sender: SocketAddr,
+}
+
+impl fmt::Display for Offer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { name, image, image_bytes, sender } = self;
+        write!(f, "{name} ({}, id {image}, from {sender})", ByteSize(*image_bytes))
+    }
+}
+
+/// The text of an END or ABORT, quoted and introduced, or nothing.
+struct LastWords<'a>(&'a Option<String>);
+
+impl fmt::Display for LastWords<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.as_ref().map_or(Ok(()), |text| write!(f, " (its last words: {text:?})"))
+    }
+}
+
+fn listed<T: fmt::Display>(items: &[T]) -> String {
+    if items.is_empty() {
+        return "none".to_owned();
+    }
+    items.iter().map(T::to_string).collect::<Vec<_>>().join("; ")
+}
+
+const fn eject_text(reason: EjectReason) -> &'static str {
+    match reason {
+        EjectReason::Replaced => {
+            "another run with the same host name and output has taken its place; stop one of them"
+        }
+        EjectReason::Slow => {
+            "it is slower than the sender wants to serve; check its link and disk, or start the \
+             sender with --slow-receivers detach"
+        }
+    }
+}
+
+const fn refuse_text(reason: RefuseReason) -> &'static str {
+    match reason {
+        RefuseReason::Full => "the session has as many receivers as it can take",
+        RefuseReason::Mtu => "its datagrams do not fit through the path to this host",
+        RefuseReason::Ending => "the session is ending; start the sender again",
+        RefuseReason::Rejoin => "it does not know this receiver; start it again",
+        RefuseReason::Untrusted => "it does not trust this receiver",
+    }
+}
+
+/// Where multicast gets lost between two healthy ends, by frequency.
+const NETWORK_ADVICE: &str = "check that the sender runs with the same --portbase and \
+    --mcast-rdv-address, that --interface names the right interface on both sides, that no \
+    firewall drops UDP on portbase and portbase + 1, and that a switch with IGMP snooping has a \
+    querier";
+
+/// What is left to do once the kernel has given up on a write.
+const DISK_ADVICE: &str = "look at the kernel's log (dmesg) for this disk; the image is not usable";
+
+/// What shells add to the number of a signal.
+const SIGNAL_EXIT_CODE: u8 = 128;
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    fn heard(announcements: u64) -> Heard {
+        Heard {
+            interface: "eth0".into(),
+            rendezvous: ([239, 255, 63, 30], 6330).into(),
+            announcements,
+            group_datagrams: 0,
+            foreign_datagrams: 0,
+        }
+    }
+
+    fn offer(name: &str) -> Offer {
+        Offer {
+            name: name.into(),
+            image: ImageId([0xab; 32]),
+            image_bytes: 3 << 30,
+            sender: ([10, 0, 0, 1], 40_000).into(),
+        }
+    }
+
+    fn denied() -> io::Error {
+        io::Error::from(io::ErrorKind::PermissionDenied)
+    }
+
+    /// One error of each variant with the exit status that is promised for it.
+    fn samples() -> Vec<(u8, Error)> {
+        let path = || PathBuf::from("/dev/sdz");
+        let text = || "reason".to_owned();
+        let sender: SocketAddr = ([10, 0, 0, 1], 40_000).into();
+        let image = ImageId([1; 32]);
+        let waited = Duration::from_secs(300);
+        let interface = || "eth0".to_owned();
+        vec![
+            (1, Error::Internal { text: text() }),
+            (1, Error::System { action: "start a thread", source: denied() }),
+            (2, Error::Usage { option: "--ttl", text: text() }),
+            (3, Error::Network(NetError::InterfaceDown { name: interface() })),
+            (
+                3,
+                Error::Mtu {
+                    interface: interface(),
+                    own_mtu_octets: 1500,
+                    sender_mtu_octets: 9000,
+                },
+            ),
+            (4, Error::NoSender { waited, heard: heard(0) }),
+            (
+                4,
+                Error::SenderGone {
+                    waited,
+                    missing_blocks: 7,
+                    last_words: Some(text()),
+                    heard: heard(3),
+                },
+            ),
+            (5, Error::Ejected { reason: EjectReason::Slow }),
+            (5, Error::Refused { sender, reason: RefuseReason::Full }),
+            (6, Error::Stalled { waited, sender, missing_blocks: 7, heard: heard(9) }),
+            (7, Error::TargetKind { path: path(), kind: "a directory" }),
+            (7, Error::TargetBusy { path: path(), uses: vec![DeviceUse::Unknown] }),
+            (7, Error::TargetReadOnly { path: path() }),
+            (7, Error::TargetTooSmall { path: path(), image_bytes: 4096, target_bytes: 512 }),
+            (7, Error::TargetNoRoom { path: path(), needed_bytes: 4096, free_bytes: 512 }),
+            (7, Error::TargetOpen { path: path(), source: denied() }),
+            (7, Error::NotOffered { wanted: text(), offered: vec![] }),
+            (7, Error::SeveralOffered { offered: vec![offer("a"), offer("b")] }),
+            (8, Error::Write { path: path(), offset: 512, source: denied() }),
+            (8, Error::Flush { path: path(), offset: 512, unflushed_bytes: 9, source: denied() }),
+            (8, Error::Rename { path: path(), source: denied() }),
+            (9, Error::BlockWrong { block: 12, image, attempts: 8 }),
+            (9, Error::IndexWrong { image, attempts: 3, text: text() }),
+            (10, Error::Version { theirs: 2, ours: 1, interface: interface() }),
+            (143, Error::Interrupted { signal: 15 }),
+        ]
+    }
+
+    #[test]
+    fn every_variant_ends_with_its_exit_status_and_has_a_code_of_its_own() {
+        let samples = samples();
+        for (exit_code, error) in &samples {
+            assert_eq!(error.exit_code(), *exit_code, "{}", error.code());
+        }
+        let codes: BTreeSet<&str> = samples.iter().map(|(_, error)| error.code()).collect();
+        assert_eq!(codes.len(), samples.len());
+        assert!(
+            codes.iter().all(|code| {
+                code.bytes().all(|octet| octet.is_ascii_lowercase() || octet == b'-')
+            })
+        );
+    }
+
+    #[test]
+    fn texts_say_where_and_what_and_leave_no_gaps() {
+        for (_, error) in samples() {
+            let text = error.to_string();
+            assert!(!text.contains("  ") && !text.contains('\n') && !text.ends_with('.'), "{text}");
+        }
+        let text = Error::TargetTooSmall {
+            path: "/dev/sdz".into(),
+            image_bytes: 3 << 30,
+            target_bytes: 1 << 30,
+        }
+        .to_string();
+        assert_eq!(
+            text,
+            "/dev/sdz is too small: it holds 1073741824 octets (1.0 GiB), the image has \
+             3221225472 (3.0 GiB)"
+        );
+    }
+
+    #[test]
+    fn silence_and_a_crowd_are_told_apart() {
+        let waited = Duration::from_secs(300);
+        let silent = Error::NoSender { waited, heard: heard(0) }.to_string();
+        assert!(silent.starts_with(
+            "no sender within 5m00s: heard on interface eth0, listening to 239.255.63.30:6330: \
+             nothing at all; check that the sender runs"
+        ));
+        assert!(silent.contains("querier") && silent.contains("firewall"));
+        assert!(heard(3).to_string().ends_with(
+            "3 announcements, 0 datagrams of the data group, 0 that are foreign or damaged"
+        ));
+    }
+
+    #[test]
+    fn what_is_on_offer_is_listed_with_name_and_id() {
+        let text = Error::SeveralOffered { offered: vec![offer("debian"), offer("fedora")] };
+        let text = text.to_string();
+        let id = "ab".repeat(32);
+        assert!(text.contains(&format!("debian (3.0 GiB, id {id}, from 10.0.0.1:40000); fedora")));
+        let none = Error::NotOffered { wanted: "debian".into(), offered: vec![] }.to_string();
+        assert_eq!(none, "the image debian is not on offer; on offer: none");
+    }
+
+    #[test]
+    fn last_words_are_quoted_and_control_characters_in_them_are_not() {
+        let gone = |last_words| Error::SenderGone {
+            waited: Duration::from_secs(120),
+            missing_blocks: 2,
+            last_words,
+            heard: heard(0),
+        };
+        let text = gone(Some("bye\x1b[2J".into())).to_string();
+        assert!(text.contains("2 blocks missing (its last words: \"bye\\u{1b}[2J\"): heard"));
+        assert!(gone(None).to_string().contains("2 blocks missing: heard"));
+    }
+}

@@ -1,0 +1,33 @@
+//! The room of bytes: symbols become blocks, blocks are verified, verified blocks are stored.
+//!
+//! It holds bytes and decides nothing about the protocol: which symbol is wanted, which block may
+//! take memory and what happens after a failed check is the session's business, and no socket is
+//! known here. Only blocks whose hash matched may be given to the [`Writer`].
+//!
+//! ```text
+//! symbols -> Assembler -> Workbench (decode, verify) -> Writer -> Target
+//!                           index blocks -> IndexAssembly -> Index
+//! ```
+
+mod assembler;
+mod device;
+mod file;
+mod guard;
+mod index_assembly;
+mod memory;
+mod rate;
+mod sysfs;
+mod target;
+mod workbench;
+mod writer;
+
+#[cfg(test)]
+mod testing;
+
+pub use assembler::Assembler;
+pub use guard::DeviceUse;
+pub use index_assembly::{IndexAssembly, IndexError};
+pub use memory::{budget_blocks, default_budget_bytes};
+pub use target::Target;
+pub use workbench::{Checked, Workbench, ZeroBatch};
+pub use writer::{Writer, Written};

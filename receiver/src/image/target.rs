@@ -1,0 +1,446 @@
+//! Where the image goes: a file or a block device, opened and guarded before the node joins
+//! anything.
+//!
+//! The target knows how to write, zero, flush and finish; in which order, and what becomes of the
+//! first block, is the [writer](super::writer)'s business.
+
+use std::ffi::OsStr;
+use std::fs::{self, File, Metadata};
+use std::io;
+use std::ops::Range;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+use super::device::Device;
+use super::file::OutputFile;
+use super::sysfs::DeviceNumber;
+use crate::error::Error;
+
+/// An output that is ready to be written to. Dropped before it is finished, a file leaves nothing
+/// behind and a device is as far as it was written.
+#[derive(Debug)]
+pub struct Target {
+    /// As the operator wrote it, for messages.
+    path: PathBuf,
+    kind: Kind,
+}
+
+impl Target {
+    /// Opens `path` for an image. Nothing is overwritten yet: of a file only its temporary is
+    /// created, a device is only held.
+    ///
+    /// # Errors
+    /// [`Error::TargetKind`], [`Error::TargetBusy`], [`Error::TargetReadOnly`] or
+    /// [`Error::TargetOpen`], with `path` in it.
+    pub fn open(path: &Path) -> Result<Self, Error> {
+        let unfit = |kind| Err(Error::TargetKind { path: path.into(), kind });
+        let kind = match fs::metadata(path) {
+            Ok(metadata) => match unfit_kind(&metadata) {
+                Some(kind) => return unfit(kind),
+                None => open_existing(path, &metadata)?,
+            },
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                if fs::symlink_metadata(path).is_ok() {
+                    return unfit("a symbolic link that leads nowhere");
+                }
+                if path.as_os_str().as_bytes().ends_with(b"/") {
+                    return unfit("a directory that does not exist");
+                }
+                let Some(name) = path.file_name() else { return unfit("not a file name") };
+                let directory = directory_of(path)?;
+                if directory.starts_with("/dev") && !directory.starts_with("/dev/shm") {
+                    return unfit("not there, and a plain file in /dev would only fill the memory");
+                }
+                Kind::File(OutputFile::create(directory.join(name), None)?)
+            }
+            Err(source) => return Err(Error::TargetOpen { path: path.into(), source }),
+        };
+        Ok(Self { path: path.into(), kind })
+    }
+
+    /// The output, as the operator wrote it.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Octets that a device holds; `None` for a file.
+    #[must_use]
+    pub const fn capacity(&self) -> Option<u64> {
+        match &self.kind {
+            Kind::File(_) => None,
+            Kind::Device(device) => Some(device.bytes()),
+        }
+    }
+
+    /// Whether an image of `image_bytes` can fit at all. A file is sparse, so that
+    /// [`check_room`](Self::check_room) decides for it once the zero blocks are known.
+    ///
+    /// # Errors
+    /// [`Error::TargetTooSmall`].
+    pub fn check_size(&self, image_bytes: u64) -> Result<(), Error> {
+        match self.capacity() {
+            Some(target_bytes) if target_bytes < image_bytes => {
+                Err(Error::TargetTooSmall { path: self.path.clone(), image_bytes, target_bytes })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether the file system of an output file has room for the `data_bytes` of an image that
+    /// lie in blocks that are not zero. Others may fill it up later all the same.
+    ///
+    /// # Errors
+    /// [`Error::TargetNoRoom`]. A file system that does not tell has room.
+    pub fn check_room(&self, data_bytes: u64) -> Result<(), Error> {
+        let Kind::File(file) = &self.kind else { return Ok(()) };
+        match file.free_bytes() {
+            Ok(free_bytes) if free_bytes < data_bytes => Err(Error::TargetNoRoom {
+                path: self.path.clone(),
+                needed_bytes: data_bytes,
+                free_bytes,
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    /// The same octets for every name of the same target on this host, and no others.
+    #[must_use]
+    pub fn canonical_key(&self) -> Vec<u8> {
+        match &self.kind {
+            Kind::File(file) => [b"file ", file.path().as_os_str().as_bytes()].concat(),
+            Kind::Device(device) => format!("device {}", device.number()).into_bytes(),
+        }
+    }
+
+    /// Whether something might boot from it, or mount it, before it is whole.
+    pub(super) const fn is_device(&self) -> bool {
+        matches!(self.kind, Kind::Device(_))
+    }
+
+    /// Makes a file as long as the image, all of it a hole.
+    pub(super) fn set_len(&self, image_bytes: u64) -> Result<(), Error> {
+        match &self.kind {
+            Kind::File(file) => {
+                let grown = file.file().set_len(image_bytes);
+                grown.map_err(|source| self.write_error(image_bytes, source))
+            }
+            Kind::Device(_) => Ok(()),
+        }
+    }
+
+    /// Writes at an offset.
+    pub(super) fn write(&self, bytes: &[u8], offset: u64) -> Result<(), Error> {
+        let written = self.file().write_all_at(bytes, offset);
+        written.map_err(|source| self.write_error(offset, source))
+    }
+
+    /// Makes a range read as zeroes, which in a file it does from the start.
+    pub(super) fn zero(&self, range: Range<u64>) -> Result<(), Error> {
+        match &self.kind {
+            Kind::File(_) => Ok(()),
+            Kind::Device(device) => {
+                let start = range.start;
+                device.zero(range).map_err(|source| self.write_error(start, source))
+            }
+        }
+    }
+
+    /// Has everything written so far on disk.
+    pub(super) fn flush(&self) -> io::Result<()> {
+        self.file().sync_data()
+    }
+
+    /// Gives a file its name; of a device nothing is left to do.
+    pub(super) fn commit(self) -> Result<(), Error> {
+        match self.kind {
+            Kind::File(file) => {
+                file.commit().map_err(|source| Error::Rename { path: self.path, source })
+            }
+            Kind::Device(_) => Ok(()),
+        }
+    }
+
+    fn file(&self) -> &File {
+        match &self.kind {
+            Kind::File(file) => file.file(),
+            Kind::Device(device) => device.file(),
+        }
+    }
+
+    fn write_error(&self, offset: u64, source: io::Error) -> Error {
+        Error::Write { path: self.path.clone(), offset, source }
+    }
+}
+
+#[derive(Debug)]
+enum Kind {
+    File(OutputFile),
+    Device(Device),
+}
+
+fn open_existing(path: &Path, metadata: &Metadata) -> Result<Kind, Error> {
+    if metadata.file_type().is_block_device() {
+        return Device::open(path, DeviceNumber::of(metadata.rdev())).map(Kind::Device);
+    }
+    let canonical = fs::canonicalize(path);
+    let canonical = canonical.map_err(|source| Error::TargetOpen { path: path.into(), source })?;
+    OutputFile::create(canonical, Some(metadata)).map(Kind::File)
+}
+
+/// What cannot be written to in any order and read back; `None` for a file or block device.
+fn unfit_kind(metadata: &Metadata) -> Option<&'static str> {
+    let kind = metadata.file_type();
+    if kind.is_file() || kind.is_block_device() {
+        None
+    } else if kind.is_dir() {
+        Some("a directory")
+    } else if kind.is_char_device() {
+        Some("a character device, which has no offsets to write at")
+    } else if kind.is_fifo() {
+        Some("a pipe, and blocks arrive in any order")
+    } else {
+        Some("a socket or something stranger")
+    }
+}
+
+/// The directory that holds `path`, with all links followed.
+fn directory_of(path: &Path) -> Result<PathBuf, Error> {
+    let parent = path.parent().map_or(OsStr::new("."), Path::as_os_str);
+    let parent = Path::new(if parent.is_empty() { OsStr::new(".") } else { parent });
+    fs::canonicalize(parent).map_err(|source| Error::TargetOpen { path: parent.into(), source })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    use super::*;
+    use crate::image::testing::{FILLING, LoopDevice, Scratch, run, skip};
+
+    fn open_error(path: &Path) -> Error {
+        Target::open(path).unwrap_err()
+    }
+
+    #[test]
+    fn what_cannot_hold_an_image_is_refused_with_words() {
+        let scratch = Scratch::new();
+        let at = |name: &str| scratch.path().join(name);
+        nix::unistd::mkfifo(&at("pipe"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+        symlink("nowhere", at("dangling")).unwrap();
+        for (path, words) in [
+            (scratch.path().to_path_buf(), "it is a directory; name a block device"),
+            ("/dev/null".into(), "a character device"),
+            (at("pipe"), "a pipe"),
+            (at("dangling"), "leads nowhere"),
+            (at("new/"), "a directory that does not exist"),
+            ("/dev/imgcast-misspelt".into(), "a plain file in /dev"),
+        ] {
+            let error = open_error(&path);
+            assert_eq!((error.code(), error.exit_code()), ("target-kind", 7), "{error}");
+            assert!(error.to_string().contains(words), "{error}");
+        }
+        let error = open_error(&at("missing/file"));
+        assert_eq!(error.code(), "target-open");
+        assert!(error.to_string().contains("missing for writing"), "{error}");
+        assert_eq!(scratch.names(), ["dangling", "pipe"]);
+    }
+
+    #[test]
+    fn a_file_appears_whole_and_a_dropped_one_never() {
+        let scratch = Scratch::new();
+        let path = scratch.path().join("disk.img");
+        let target = Target::open(&path).unwrap();
+        target.set_len(1000).unwrap();
+        target.write(b"abc", 500).unwrap();
+        let names = scratch.names();
+        let [temporary] = &names[..] else { panic!("{names:?}") };
+        assert!(temporary.starts_with(".disk.img.") && temporary.ends_with(".part"));
+        let mode = fs::metadata(scratch.path().join(temporary)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o7777, 0o600, "nobody reads half an image");
+        drop(target);
+        assert_eq!(scratch.names(), [""; 0]);
+
+        let target = Target::open(&path).unwrap();
+        target.set_len(1000).unwrap();
+        target.write(b"abc", 500).unwrap();
+        target.zero(600..1000).unwrap();
+        target.flush().unwrap();
+        target.commit().unwrap();
+        assert_eq!(scratch.names(), ["disk.img"]);
+        let contents = fs::read(&path).unwrap();
+        assert_eq!((contents.len(), &contents[500..503]), (1000, &b"abc"[..]));
+        let fresh = File::create(scratch.path().join("fresh")).unwrap();
+        let mode = |file: &Metadata| file.permissions().mode() & 0o7777;
+        assert_eq!(
+            mode(&fs::metadata(&path).unwrap()),
+            mode(&fresh.metadata().unwrap()),
+            "the mode of any new file"
+        );
+    }
+
+    #[test]
+    fn a_replaced_file_stays_until_the_end_and_hands_on_its_mode() {
+        let scratch = Scratch::new();
+        let path = scratch.path().join("disk.img");
+        fs::write(&path, "old").unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
+        let link = scratch.path().join("link");
+        symlink("disk.img", &link).unwrap();
+        let dead_run = scratch.path().join(".disk.img.00000000.part");
+        fs::write(&dead_run, "debris").unwrap();
+
+        let target = Target::open(&link).unwrap();
+        target.write(b"new", 0).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"old");
+        target.commit().unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"new");
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o640);
+        assert!(fs::symlink_metadata(&link).unwrap().is_symlink(), "the link leads there still");
+        assert_eq!(fs::read(&dead_run).unwrap(), b"debris");
+    }
+
+    #[test]
+    fn a_file_has_one_key_by_all_its_names() {
+        let scratch = Scratch::new();
+        let path = scratch.path().join("disk.img");
+        symlink(".", scratch.path().join("loop")).unwrap();
+        let direct = Target::open(&path).unwrap().canonical_key();
+        let detour = Target::open(&scratch.path().join("loop/../loop/disk.img"));
+        // `loop/..` is the parent of the directory that `loop` leads to.
+        assert!(detour.is_err());
+        let detour = Target::open(&scratch.path().join("loop/loop/disk.img")).unwrap();
+        assert_eq!(detour.canonical_key(), direct);
+        let other = Target::open(&scratch.path().join("other.img")).unwrap();
+        assert_ne!(other.canonical_key(), direct);
+    }
+
+    #[test]
+    fn a_long_name_gets_a_temporary_too() {
+        let scratch = Scratch::new();
+        let name = "n".repeat(255);
+        Target::open(&scratch.path().join(&name)).unwrap().commit().unwrap();
+        assert_eq!(scratch.names(), [name]);
+    }
+
+    #[test]
+    fn a_file_has_no_capacity_but_its_file_system_has_limited_room() {
+        let scratch = Scratch::new();
+        let target = Target::open(&scratch.path().join("disk.img")).unwrap();
+        assert_eq!(target.capacity(), None);
+        target.check_size(u64::MAX).unwrap();
+        target.check_room(1).unwrap();
+        let error = target.check_room(u64::MAX).unwrap_err();
+        assert_eq!((error.code(), error.exit_code()), ("target-no-room", 7));
+        assert!(error.to_string().contains("disk.img"));
+    }
+
+    #[test]
+    fn a_device_is_held_measured_and_let_go() {
+        let test = "a_device_is_held_measured_and_let_go";
+        let Some(device) = LoopDevice::attach(test, 1 << 20) else { return };
+        let target = Target::open(device.path()).unwrap();
+        assert_eq!(target.capacity(), Some(1 << 20));
+        target.check_size(1 << 20).unwrap();
+        target.check_room(u64::MAX).unwrap();
+        let error = target.check_size((1 << 20) + 1).unwrap_err();
+        assert_eq!((error.code(), error.exit_code()), ("target-too-small", 7));
+        assert!(error.to_string().contains("1048576") && error.to_string().contains("1048577"));
+        let second = open_error(device.path());
+        assert_eq!((second.code(), second.exit_code()), ("target-busy", 7));
+        let alias = device.scratch().path().join("alias");
+        symlink(device.path(), &alias).unwrap();
+        let key = target.canonical_key();
+        drop(target);
+        assert_eq!(Target::open(&alias).unwrap().canonical_key(), key);
+        assert!(device.contents().iter().all(|octet| *octet == FILLING), "opening writes nothing");
+    }
+
+    #[test]
+    fn zeroing_a_device_keeps_to_the_range_even_within_a_sector() {
+        let test = "zeroing_a_device_keeps_to_the_range_even_within_a_sector";
+        let Some(device) = LoopDevice::attach(test, 1 << 20) else { return };
+        let target = Target::open(device.path()).unwrap();
+        target.zero(4096..8192).unwrap();
+        target.zero(65_536..70_001).unwrap();
+        target.zero(100..100).unwrap();
+        target.flush().unwrap();
+        drop(target);
+        for (at, octet) in device.contents().into_iter().enumerate() {
+            let zeroed = (4096..8192).contains(&at) || (65_536..70_001).contains(&at);
+            assert_eq!(octet, if zeroed { 0 } else { FILLING }, "octet {at}");
+        }
+    }
+
+    #[test]
+    fn a_mounted_device_is_refused_by_mount_point_and_untouched() {
+        let test = "a_mounted_device_is_refused_by_mount_point_and_untouched";
+        let Some(device) = LoopDevice::attach(test, 4 << 20) else { return };
+        let name = device.path().to_str().unwrap();
+        let mount_point = device.scratch().path().join("mount point");
+        fs::create_dir(&mount_point).unwrap();
+        let mounted = run("mkfs.ext4", &["-q", name])
+            .and_then(|_| run("mount", &[name, mount_point.to_str().unwrap()]));
+        if mounted.is_none() {
+            return skip(test, "cannot make and mount an ext4 file system here");
+        }
+        let before = fs::read(device.path());
+        let result = Target::open(device.path());
+        let after = fs::read(device.path());
+        run("umount", &[mount_point.to_str().unwrap()]).unwrap();
+        let error = result.unwrap_err();
+        assert_eq!((error.code(), error.exit_code()), ("target-busy", 7));
+        let words = format!("{name} is mounted on {}", mount_point.display());
+        assert!(error.to_string().contains(&words), "{error}");
+        assert_eq!(before.unwrap(), after.unwrap());
+    }
+
+    #[test]
+    fn the_disk_of_a_mounted_partition_is_refused() {
+        let test = "the_disk_of_a_mounted_partition_is_refused";
+        let Some(device) = LoopDevice::attach(test, 8 << 20) else { return };
+        let name = device.path().to_str().unwrap();
+        let partition = format!("{name}p1");
+        let script = format!("printf 'label: dos\\n2048,\\n' | sfdisk -q {name}");
+        let mount_point = device.scratch().path().join("mnt");
+        fs::create_dir(&mount_point).unwrap();
+        let mounted = run("sh", &["-c", &script])
+            .and_then(|_| run("mkfs.ext4", &["-q", &partition]))
+            .and_then(|_| run("mount", &[&partition, mount_point.to_str().unwrap()]));
+        if mounted.is_none() {
+            return skip(test, "cannot partition a loop device and mount its partition here");
+        }
+        let result = Target::open(device.path());
+        run("umount", &[mount_point.to_str().unwrap()]).unwrap();
+        let error = result.unwrap_err();
+        assert_eq!(error.code(), "target-busy");
+        let words = format!("{partition} is mounted on {}", mount_point.display());
+        assert!(error.to_string().contains(&words), "{error}");
+        Target::open(device.path()).unwrap();
+    }
+
+    #[test]
+    fn a_read_only_device_is_refused() {
+        let test = "a_read_only_device_is_refused";
+        let Some(device) = LoopDevice::attach(test, 1 << 20) else { return };
+        if run("blockdev", &["--setro", device.path().to_str().unwrap()]).is_none() {
+            return skip(test, "blockdev cannot make a loop device read-only here");
+        }
+        let error = open_error(device.path());
+        assert_eq!((error.code(), error.exit_code()), ("target-read-only", 7), "{error}");
+    }
+
+    #[test]
+    fn a_locked_device_is_refused() {
+        let test = "a_locked_device_is_refused";
+        let Some(device) = LoopDevice::attach(test, 1 << 20) else { return };
+        let file = File::open(device.path()).unwrap();
+        let lock = nix::fcntl::Flock::lock(file, nix::fcntl::FlockArg::LockExclusiveNonblock);
+        let lock = lock.unwrap();
+        let error = open_error(device.path());
+        assert!(error.to_string().contains("another program has locked it"), "{error}");
+        drop(lock);
+        Target::open(device.path()).unwrap();
+    }
+}

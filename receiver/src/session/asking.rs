@@ -1,0 +1,419 @@
+//! What to ask for, and when, so that of thousands of receivers that lost the same datagram only a
+//! few ask.
+//!
+//! Whoever lacks something waits a random *backoff* (RFC 5401 section 3.2.2) and then asks only
+//! for what the sender does not plan by then; a *holdoff* gives the sender time to answer.
+//!
+//! ```text
+//!          a turn is over,            deadline: NEED, or nothing
+//!          symbols lacking           left that is not planned
+//!   Idle ─────────────────► Backoff ───────────────────────────► Holdoff
+//!    ▲                                                              │ deadline
+//!    └──────────────────────────────────────────────────────────────┘
+//! ```
+
+use std::time::{Duration, Instant};
+
+use imgcast_common::{
+    id::Stream,
+    prng::Prng,
+    timing::{GRTT_MIN, GRTT_START, draw_backoff},
+    wire::{
+        BlockRange, DATA_HEAD_LEN, Header, Message, Need, NeedFlags, RANGES_MAX, Sync, TRAILER_LEN,
+        WHOLE,
+    },
+};
+
+use super::{Phase, Session, Via, is_group_counter};
+
+/// The timer of needs and reports.
+#[derive(Debug)]
+pub(super) struct Asking {
+    cycle: Cycle,
+    /// Something happened that may have left needs behind.
+    attention: bool,
+    grtt: Duration,
+    group_log2: u8,
+    window: Duration,
+    rate_bits: u64,
+    /// The newest SYNC's send time, and when it came.
+    echo: Option<(u64, Instant)>,
+    newest_sync: [[u64; 2]; 2],
+    poll: u16,
+    /// When to report without needs, and which poll that answers.
+    report: Option<(Instant, u16)>,
+    sent_at: Instant,
+    tokens: f64,
+    tokens_at: Instant,
+    network_loss: f64,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Cycle {
+    Idle { since: Instant },
+    Backoff { until: Instant },
+    Holdoff { until: Instant },
+}
+
+impl Asking {
+    pub(super) const fn new(now: Instant) -> Self {
+        Self {
+            cycle: Cycle::Idle { since: now },
+            attention: false,
+            grtt: GRTT_START,
+            group_log2: 0,
+            window: Duration::ZERO,
+            rate_bits: 0,
+            echo: None,
+            newest_sync: [[0; 2]; 2],
+            poll: 0,
+            report: None,
+            sent_at: now,
+            tokens: 0.0,
+            tokens_at: now,
+            network_loss: 0.0,
+        }
+    }
+
+    /// A member of a new session says so soon: the sender then knows that the way back works.
+    pub(super) fn begin_session(&mut self, now: Instant, prng: &mut Prng, needs_burst: f64) {
+        let network_loss = self.network_loss;
+        *self = Self { tokens: needs_burst, network_loss, ..Self::new(now) };
+        self.report = Some((now + CONFIRM_WITHIN.mul_f64(prng.unit()), 0));
+    }
+
+    /// Looks for needs at the next opportunity.
+    pub(super) const fn attend(&mut self) {
+        self.attention = true;
+    }
+
+    /// Sends a report after a backoff, needs or not.
+    pub(super) fn report_soon(&mut self, now: Instant, prng: &mut Prng) {
+        let at = now + draw_backoff(prng, self.window, self.group_log2);
+        let earlier = self.report.filter(|(report, _)| *report <= at);
+        self.report = earlier.or(Some((at, 0)));
+        self.attention = true;
+    }
+
+    pub(super) const fn window(&self) -> Duration {
+        self.window
+    }
+
+    pub(super) const fn group_log2(&self) -> u8 {
+        self.group_log2
+    }
+
+    pub(super) const fn network_loss(&self) -> f64 {
+        self.network_loss
+    }
+
+    /// Takes one token of the rate that the sender allows.
+    fn take_token(&mut self, now: Instant, per_second: f64, burst: f64) -> bool {
+        let elapsed = now.saturating_duration_since(self.tokens_at).as_secs_f64();
+        self.tokens_at = now;
+        self.tokens = (self.tokens + elapsed * per_second).min(burst);
+        let granted = self.tokens >= 1.0;
+        if granted {
+            self.tokens -= 1.0;
+        }
+        granted
+    }
+
+    const fn cycle_timeout(&self) -> Option<Instant> {
+        match self.cycle {
+            Cycle::Idle { since } if self.attention => Some(since),
+            Cycle::Idle { .. } => None,
+            Cycle::Backoff { until } | Cycle::Holdoff { until } => Some(until),
+        }
+    }
+
+    /// Whether a SYNC is the newest of its stream and origin.
+    fn is_newest(&mut self, via: Via, header: &Header) -> bool {
+        let origin = usize::from(via == Via::Unicast);
+        let newest = &mut self.newest_sync[header.stream as usize][origin];
+        let newer = header.counter > *newest;
+        *newest = header.counter.max(*newest);
+        newer
+    }
+}
+
+impl Session {
+    pub(super) fn on_sync(&mut self, now: Instant, via: Via, header: &Header, sync: &Sync) {
+        let from_group = via == Via::Group && is_group_counter(header.counter);
+        if !self.asking.is_newest(via, header) {
+            return;
+        }
+        self.contact.on_state(sync.state);
+        let asking = &mut self.asking;
+        asking.echo = Some((sync.time_micros, now));
+        asking.grtt = sync.grtt().max(GRTT_MIN);
+        asking.group_log2 = sync.group_log2;
+        asking.window = sync.feedback_window();
+        let rate_bits = u64::from(sync.rate_kilobits) * 1000;
+        if asking.rate_bits != rate_bits {
+            asking.rate_bits = rate_bits;
+            self.loss.restart();
+        }
+        if let Some(member) = self.member
+            && sync.poll.id != asking.poll
+            && sync.poll.asks(member.receiver)
+        {
+            asking.poll = sync.poll.id;
+            let spread = if from_group { asking.window } else { Duration::ZERO };
+            asking.report = Some((now + spread.mul_f64(self.prng.unit()), sync.poll.id));
+        }
+        if from_group {
+            let inside = self.ledger(header.stream);
+            if inside.is_some_and(|ledger| sync.covers_end <= ledger.layout().blocks()) {
+                self.plans[header.stream as usize].update(sync, header.counter);
+            }
+        }
+        self.asking.attend();
+    }
+
+    pub(super) fn asking_timeout(&self) -> Instant {
+        let silence = self.member.map_or(SILENCE_DEFAULT, |member| member.silence_max);
+        let mut at = self.asking.sent_at + silence;
+        if let Some((report_at, _)) = self.asking.report {
+            at = at.min(report_at);
+        }
+        if matches!(self.phase, Phase::Member) {
+            at = self.asking.cycle_timeout().map_or(at, |cycle| at.min(cycle));
+        }
+        at
+    }
+
+    pub(super) fn ask_when_due(&mut self, now: Instant) {
+        if matches!(self.asking.cycle, Cycle::Holdoff { until } if now >= until) {
+            self.asking.cycle = Cycle::Idle { since: now };
+            self.asking.attention = true;
+        }
+        if matches!(self.asking.cycle, Cycle::Idle { .. }) && self.asking.attention {
+            self.asking.attention = false;
+            if self.has_needs(now) {
+                let (window, group_log2) = (self.asking.window, self.asking.group_log2);
+                let until = now + draw_backoff(&mut self.prng, window, group_log2);
+                self.asking.cycle = Cycle::Backoff { until };
+            }
+        }
+        if matches!(self.asking.cycle, Cycle::Backoff { until } if now >= until) {
+            self.ask(now);
+        }
+        self.report_when_due(now);
+    }
+
+    /// Sends a report without needs where one is due.
+    pub(super) fn report_when_due(&mut self, now: Instant) {
+        let Some(member) = self.member else { return };
+        let silent = now >= self.asking.sent_at + member.silence_max;
+        let due = self.asking.report.is_some_and(|(at, _)| now >= at);
+        if silent || due {
+            let sent = self.send_need(now, Stream::Image, NeedFlags::default(), Vec::new());
+            if !sent {
+                self.asking.report = Some((now + REPORT_RETRY, self.asking.poll));
+                self.asking.sent_at = now;
+            }
+        }
+    }
+
+    /// Streams whose blocks may be asked for: without the index nothing is known of zero blocks.
+    const fn asked_stream(&self) -> Stream {
+        if self.index_known { Stream::Image } else { Stream::Index }
+    }
+
+    fn has_needs(&mut self, now: Instant) -> bool {
+        let stream = self.asked_stream();
+        !self.needs_by_unicast(stream).is_empty() || !self.needs(now, stream, false).is_empty()
+    }
+
+    /// Asks for everything that is lacking and not planned.
+    fn ask(&mut self, now: Instant) {
+        let stream = self.asked_stream();
+        let polluted = self.needs_by_unicast(stream);
+        if !polluted.is_empty() {
+            let flags = NeedFlags { by_unicast: true, ..NeedFlags::default() };
+            self.send_need(now, stream, flags, polluted);
+        }
+        let needs = self.needs(now, stream, true);
+        let mut symbols = 0;
+        for part in needs.chunks(RANGES_MAX) {
+            if !self.send_need(now, stream, NeedFlags::default(), part.to_vec()) {
+                break;
+            }
+            symbols += self.symbols_of(stream, part);
+        }
+        let octets = symbols * self.datagram_octets(stream);
+        let answer = Duration::from_secs_f64(
+            octets as f64 * 8.0 * ANSWER_SHARE / self.asking.rate_bits.max(1_000_000) as f64,
+        );
+        let silent = self.contact.is_orphaned();
+        let wait = if silent { HOLDOFF_SILENT } else { answer.min(ANSWER_MAX) };
+        let until = now + self.asking.window + 2 * self.asking.grtt + wait.max(HOLDOFF_MIN);
+        self.asking.cycle = Cycle::Holdoff { until };
+    }
+
+    /// Sends one NEED, if the sender's limit allows it.
+    fn send_need(
+        &mut self,
+        now: Instant,
+        stream: Stream,
+        flags: NeedFlags,
+        needs: Vec<BlockRange>,
+    ) -> bool {
+        let Some(member) = self.member else { return false };
+        if !self.asking.take_token(now, member.needs_per_second, member.needs_burst) {
+            return false;
+        }
+        let (echo_micros, heard_at) = self.asking.echo.unwrap_or((0, now));
+        let hold = now.saturating_duration_since(heard_at).as_micros();
+        let (network_loss, socket_loss) = self.loss.report();
+        self.asking.network_loss = f64::from(network_loss) / 65_536.0;
+        let verified = self.image.as_ref().map_or(0, |image| image.verified().count());
+        let need = Need {
+            receiver: member.receiver,
+            echo_micros,
+            hold_micros: u32::try_from(hold).unwrap_or(u32::MAX),
+            network_loss,
+            socket_loss,
+            free_blocks: u16::try_from(self.free_blocks()).unwrap_or(u16::MAX),
+            drain_kilobytes: self.drain_kilobytes,
+            done_blocks: verified,
+            poll: self.asking.report.map_or(0, |(_, poll)| poll),
+            flags: NeedFlags { no_multicast: self.contact.no_multicast(), ..flags },
+            needs,
+        };
+        self.asking.sent_at = now;
+        self.asking.report = None;
+        self.send(stream, Message::Need(need), 0);
+        true
+    }
+
+    /// Blocks of which only unicast symbols are trusted.
+    fn needs_by_unicast(&mut self, stream: Stream) -> Vec<BlockRange> {
+        let Some(ledger) = self.ledger(stream) else { return Vec::new() };
+        let needs = ledger.by_unicast().map(|(block, deficit)| {
+            BlockRange::one(block, deficit.map_or(WHOLE, symbols_of_deficit))
+        });
+        needs.take(RANGES_MAX).collect()
+    }
+
+    /// Everything else that is lacking and not planned, in order. `asking`: it is asked for now,
+    /// so count what was left out because enough seems to be planned.
+    fn needs(&mut self, now: Instant, stream: Stream, asking: bool) -> Vec<BlockRange> {
+        let deaf = self.contact.no_multicast();
+        let quiet = now.checked_sub(4 * self.asking.grtt + DEAF_QUIET).unwrap_or(now);
+        let free = if stream == Stream::Index { usize::MAX } else { self.free_blocks() };
+        let plan = &self.plans[stream as usize];
+        let ledger = match stream {
+            Stream::Image => self.image.as_mut(),
+            Stream::Index => self.index.as_mut(),
+        };
+        let Some(ledger) = ledger else { return Vec::new() };
+        let trusted: Vec<u32> = ledger.by_unicast().map(|(block, _)| block).collect();
+        let mut needs = Vec::new();
+        for (block, partial) in ledger.partial_mut() {
+            let planned = plan.planned(block);
+            let over = if deaf {
+                partial.turn_ended() || partial.last_at() <= quiet
+            } else {
+                partial.turn_ended()
+                    || (planned.is_none() && plan.covered_at(block) > partial.last_counter())
+            };
+            if !over || trusted.contains(&block) {
+                continue;
+            }
+            let deficit = symbols_of_deficit(partial.deficit());
+            if !deaf && is_enough(planned, deficit) && partial.suppressed < SUPPRESSIONS_MAX {
+                partial.suppressed += u8::from(asking);
+                continue;
+            }
+            needs.push(BlockRange::one(block, deficit));
+        }
+        let untouched = ledger.untouched();
+        let mut whole = Vec::new();
+        let mut left = u32::try_from(free).unwrap_or(u32::MAX);
+        for (first, run) in untouched.runs() {
+            let mut block = first;
+            while left > 0
+                && whole.len() < WHOLE_RUNS_MAX
+                && let Some(start) = next_whole(plan, deaf, block, first + run)
+            {
+                let end = if deaf { first + run } else { plan.unplanned_end(start, first + run) };
+                let run = (end - start).min(left);
+                whole.push(BlockRange { first: start, run, symbols: WHOLE });
+                left -= run;
+                block = end;
+            }
+        }
+        whole.retain(|range| !trusted.contains(&range.first));
+        needs.extend(whole);
+        needs.sort_unstable_by_key(|range| range.first);
+        joined(needs)
+    }
+
+    fn symbols_of(&self, stream: Stream, needs: &[BlockRange]) -> u64 {
+        let ledger = if stream == Stream::Image { &self.image } else { &self.index };
+        let per_block = ledger.as_ref().map_or(0, |ledger| ledger.layout().source_symbols(0));
+        let symbols = |range: &BlockRange| {
+            let each = if range.symbols == WHOLE { per_block } else { u32::from(range.symbols) };
+            u64::from(range.run) * u64::from(each)
+        };
+        needs.iter().map(symbols).sum()
+    }
+
+    fn datagram_octets(&self, stream: Stream) -> u64 {
+        let ledger = if stream == Stream::Image { &self.image } else { &self.index };
+        let symbol_size = ledger.as_ref().map_or(0, |ledger| ledger.layout().symbol_size());
+        (DATA_HEAD_LEN + TRAILER_LEN) as u64 + u64::from(symbol_size)
+    }
+}
+
+/// The next block of a run that the sender does not plan, or for who hears no plan, the next one.
+fn next_whole(plan: &super::PlanView, deaf: bool, block: u32, end: u32) -> Option<u32> {
+    if deaf { (block < end).then_some(block) } else { plan.next_unplanned(block, end) }
+}
+
+/// Whether what is planned for a block covers this deficit, but for two symbols: the sender plans
+/// one more than the largest deficit that it hears of.
+fn is_enough(planned: Option<u16>, deficit: u16) -> bool {
+    planned.is_some_and(|planned| planned == WHOLE || planned + 2 >= deficit)
+}
+
+fn symbols_of_deficit(deficit: u32) -> u16 {
+    u16::try_from(deficit).unwrap_or(u16::MAX - 1)
+}
+
+/// Joins neighbouring runs that need the same.
+fn joined(needs: Vec<BlockRange>) -> Vec<BlockRange> {
+    let mut joined: Vec<BlockRange> = Vec::with_capacity(needs.len());
+    for need in needs {
+        match joined.last_mut() {
+            Some(last) if last.end() == need.first && last.symbols == need.symbols => {
+                last.run += need.run;
+            }
+            _ => joined.push(need),
+        }
+    }
+    joined
+}
+
+/// Within so long a new member says that it is there.
+const CONFIRM_WITHIN: Duration = Duration::from_millis(100);
+/// Before WELCOME says otherwise.
+const SILENCE_DEFAULT: Duration = Duration::from_secs(10);
+/// A report for which there was no token waits so long.
+const REPORT_RETRY: Duration = Duration::from_millis(100);
+/// After so many times in a row the plan is not believed any more.
+const SUPPRESSIONS_MAX: u8 = 2;
+/// Repairs share the rate with new blocks, one to one.
+const ANSWER_SHARE: f64 = 2.0;
+/// Longer than this nobody waits for an answer before asking again.
+const ANSWER_MAX: Duration = Duration::from_millis(500);
+/// Keeps a lone receiver from asking symbol by symbol.
+const HOLDOFF_MIN: Duration = Duration::from_millis(10);
+/// A sender that is not there need not be asked often.
+const HOLDOFF_SILENT: Duration = Duration::from_secs(5);
+/// By unicast a turn is over when nothing of it came for so long, and four round trips.
+const DEAF_QUIET: Duration = Duration::from_millis(50);
+/// Four NEEDs' worth; more is asked for when these have come.
+const WHOLE_RUNS_MAX: usize = 512;

@@ -1,0 +1,235 @@
+//! Whether the group is heard, and whether the sender is there at all.
+
+use std::time::{Duration, Instant};
+
+use imgcast_common::wire::SenderState;
+
+use super::{Event, Failure, Notice, Phase, Session, Via, is_group_counter};
+
+/// When what was heard last.
+#[derive(Debug)]
+pub(super) struct Contact {
+    began_at: Instant,
+    heard_at: Instant,
+    group_at: Instant,
+    state: SenderState,
+    no_multicast: bool,
+    /// Since when the group is heard again.
+    recovering: Option<Instant>,
+    renewed_at: Instant,
+    orphaned: Option<Orphaned>,
+}
+
+#[derive(Debug)]
+struct Orphaned {
+    since: Instant,
+    /// The sender's last words; `None` if it just fell silent.
+    last_words: Option<String>,
+}
+
+impl Contact {
+    pub(super) const fn new(now: Instant) -> Self {
+        Self {
+            began_at: now,
+            heard_at: now,
+            group_at: now,
+            state: SenderState::Gathering,
+            no_multicast: false,
+            recovering: None,
+            renewed_at: now,
+            orphaned: None,
+        }
+    }
+
+    /// A session was chosen.
+    pub(super) fn begin_session(&mut self, now: Instant) {
+        *self = Self::new(now);
+    }
+
+    pub(super) const fn on_group_joined(&mut self, now: Instant) {
+        self.group_at = now;
+    }
+
+    pub(super) const fn on_welcome(&mut self, now: Instant, state: SenderState) {
+        self.state = state;
+        self.heard_at = now;
+        self.group_at = now;
+    }
+
+    pub(super) const fn on_state(&mut self, state: SenderState) {
+        self.state = state;
+    }
+
+    /// The session was heard of on the rendezvous group.
+    pub(super) const fn on_announce(&mut self, now: Instant) {
+        self.heard_at = now;
+    }
+
+    /// The session is over, or does not take us any more.
+    pub(super) fn orphan(&mut self, now: Instant) {
+        self.orphaned.get_or_insert(Orphaned { since: now, last_words: None });
+    }
+
+    pub(super) const fn is_orphaned(&self) -> bool {
+        self.orphaned.is_some()
+    }
+
+    pub(super) const fn state(&self) -> SenderState {
+        self.state
+    }
+
+    pub(super) const fn no_multicast(&self) -> bool {
+        self.no_multicast
+    }
+
+    pub(super) fn silence(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.heard_at)
+    }
+}
+
+impl Session {
+    /// Something came from the session.
+    pub(super) fn note_contact(&mut self, now: Instant, via: Via, counter: u64) {
+        self.contact.heard_at = now;
+        let silent = self.contact.orphaned.as_ref().is_some_and(|it| it.last_words.is_none());
+        if silent && matches!(self.phase, Phase::Member) {
+            self.contact.orphaned = None;
+            self.events.push_back(Event::Notice(Notice::SenderBack));
+            self.asking.attend();
+        }
+        if via == Via::Group && is_group_counter(counter) {
+            self.loss.on_datagram(counter);
+            self.contact.group_at = now;
+            if self.contact.no_multicast {
+                self.contact.recovering.get_or_insert(now);
+            }
+        }
+    }
+
+    /// END or ABORT: without the whole image another session has to bring the rest.
+    pub(super) fn on_over(&mut self, now: Instant, text: &str) {
+        match self.phase {
+            Phase::Member | Phase::Joining(_) => {
+                let known = self.contact.orphaned.as_ref();
+                if known.is_none_or(|orphaned| orphaned.last_words.is_none()) {
+                    let last_words = Some(text.to_owned());
+                    self.contact.orphaned = Some(Orphaned { since: now, last_words });
+                    let notice = Notice::SessionOver(text.to_owned());
+                    self.events.push_back(Event::Notice(notice));
+                }
+            }
+            Phase::Parting(_) => self.part_unheard(),
+            _ => {}
+        }
+    }
+
+    /// Looks after group, sender and progress.
+    pub(super) fn watch(&mut self, now: Instant) {
+        if now >= self.contact.heard_at + SENDER_SILENCE && !self.contact.is_orphaned() {
+            self.contact.orphan(now);
+            self.events.push_back(Event::Notice(Notice::SenderSilent));
+        }
+        if self.give_up_without_sender(now) {
+            return;
+        }
+        if self.contact.state == SenderState::Gathering {
+            self.progress_at = now;
+        }
+        let timeout = self.config.receive_timeout;
+        if timeout.is_some_and(|timeout| now >= self.progress_at + timeout)
+            && !self.contact.is_orphaned()
+        {
+            self.fail(now, Failure::Stalled);
+            return;
+        }
+        self.watch_group(now);
+    }
+
+    /// Gives up when there has been no sender for too long.
+    pub(super) fn give_up_without_sender(&mut self, now: Instant) -> bool {
+        let Some(timeout) = self.config.receive_timeout else { return false };
+        let since = match (&self.contact.orphaned, &self.phase) {
+            (Some(orphaned), _) => orphaned.since,
+            (None, Phase::Joining(_)) => self.contact.began_at,
+            (None, _) => return false,
+        };
+        if now < since + timeout {
+            return false;
+        }
+        let last_words = self.contact.orphaned.take().and_then(|it| it.last_words);
+        self.leave(now, Failure::SenderGone(last_words));
+        true
+    }
+
+    fn group_silence_max(&self) -> Duration {
+        let floor = match self.contact.state {
+            SenderState::Sending => GROUP_SILENCE_SENDING,
+            _ => GROUP_SILENCE,
+        };
+        floor.max(5 * self.asking.window())
+    }
+
+    fn watch_group(&mut self, now: Instant) {
+        let silent = now >= self.contact.group_at + self.group_silence_max();
+        if silent && self.contact.recovering.is_some() {
+            self.contact.recovering = None;
+        }
+        if silent && !self.contact.no_multicast {
+            self.contact.no_multicast = true;
+            self.events.push_back(Event::Notice(Notice::NoMulticast));
+            self.asking.report_soon(now, &mut self.prng);
+            self.renew(now);
+        } else if self.contact.no_multicast {
+            let recovered = self.contact.recovering;
+            if recovered.is_some_and(|since| now >= since + RECOVERY) {
+                self.contact.no_multicast = false;
+                self.contact.recovering = None;
+                self.loss.restart();
+                self.events.push_back(Event::Notice(Notice::MulticastAgain));
+                self.asking.report_soon(now, &mut self.prng);
+            } else if now >= self.contact.renewed_at + RENEWAL {
+                self.renew(now);
+                self.asking.report_soon(now, &mut self.prng);
+            }
+        }
+    }
+
+    fn renew(&mut self, now: Instant) {
+        self.contact.renewed_at = now;
+        self.events.push_back(Event::RenewMembership);
+    }
+
+    pub(super) fn contact_timeout(&self) -> Instant {
+        let contact = &self.contact;
+        let mut at = contact.renewed_at + RENEWAL;
+        if !contact.no_multicast {
+            at = contact.group_at + self.group_silence_max();
+        } else if let Some(since) = contact.recovering {
+            at = at.min(since + RECOVERY).min(contact.group_at + self.group_silence_max());
+        }
+        match &contact.orphaned {
+            None => at = at.min(contact.heard_at + SENDER_SILENCE),
+            Some(orphaned) => {
+                let timeout = self.config.receive_timeout.unwrap_or(RENEWAL);
+                at = at.min(orphaned.since + timeout);
+            }
+        }
+        if let Some(timeout) = self.config.receive_timeout
+            && contact.orphaned.is_none()
+        {
+            at = at.min(self.progress_at + timeout);
+        }
+        at
+    }
+}
+
+/// The sender says something every half second: three in a row are not lost by chance.
+const GROUP_SILENCE: Duration = Duration::from_millis(1_500);
+/// While it sends, every ten milliseconds.
+const GROUP_SILENCE_SENDING: Duration = Duration::from_millis(200);
+/// Nothing by any way for so long: it is gone, or the path to it.
+const SENDER_SILENCE: Duration = Duration::from_secs(2);
+/// The group counts as heard again after so long without a gap.
+const RECOVERY: Duration = Duration::from_secs(2);
+/// A switch that lost the membership learns it anew, and the sender is reminded.
+const RENEWAL: Duration = Duration::from_secs(5);

@@ -1,0 +1,157 @@
+//! Asking to be let in.
+
+use std::time::{Duration, Instant};
+
+use imgcast_common::{
+    id::{ReceiverId, Stream},
+    wire::{Join, Message, Refuse, RefuseReason, Welcome, padded_len},
+};
+
+use super::{Event, Failure, INSTANTLY, Notice, Outcome, Phase, Session};
+
+/// A JOIN that is not answered yet.
+#[derive(Debug)]
+pub(super) struct Joining {
+    nonce: [u8; 16],
+    tries: usize,
+    next_at: Instant,
+}
+
+/// What WELCOME gave.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Membership {
+    pub(super) receiver: ReceiverId,
+    pub(super) joined_at: Instant,
+    pub(super) silence_max: Duration,
+    pub(super) needs_per_second: f64,
+    pub(super) needs_burst: f64,
+}
+
+impl Joining {
+    pub(super) const fn poll_timeout(&self) -> Instant {
+        self.next_at
+    }
+}
+
+impl Session {
+    /// Joins after a while that spreads a crowd of receivers over time.
+    pub(super) fn begin_joining(&mut self, now: Instant) {
+        let expected = self.offer.as_ref().map_or(0, |offer| offer.announce.receivers_expected);
+        let spread = Duration::from_secs_f64(f64::from(expected) / JOINS_PER_SECOND);
+        let spread = spread.clamp(JOIN_SPREAD_MIN, JOIN_SPREAD_MAX);
+        let mut nonce = [0; 16];
+        self.prng.fill(&mut nonce);
+        let next_at = now + spread.mul_f64(self.prng.unit());
+        self.phase = Phase::Joining(Joining { nonce, tries: 0, next_at });
+    }
+
+    pub(super) fn join_when_due(&mut self, now: Instant) {
+        if self.give_up_without_sender(now) {
+            return;
+        }
+        let Phase::Joining(joining) = &mut self.phase else { return };
+        if now < joining.next_at {
+            return;
+        }
+        let wait = JOIN_RETRIES[joining.tries.min(JOIN_RETRIES.len() - 1)];
+        joining.next_at = now + wait;
+        joining.tries += 1;
+        let (nonce, mtu) = (joining.nonce, joining.tries > JOINS_BEFORE_MTU);
+        let symbol_size = self.offer.as_ref().map_or(0, |o| o.announce.layout.symbol_size());
+        let octets_min = if mtu { 0 } else { padded_len(symbol_size) };
+        let join = Join { nonce, ..self.join_message(mtu) };
+        self.send(Stream::Image, Message::Join(join), octets_min);
+        if mtu {
+            // The path may have healed since: a whole one goes with it.
+            let join = Join { nonce, ..self.join_message(false) };
+            self.send(Stream::Image, Message::Join(join), padded_len(symbol_size));
+        }
+    }
+
+    pub(super) fn join_message(&self, mtu: bool) -> Join {
+        let verified = self.image.as_ref().map_or(0, |image| image.verified().count());
+        Join {
+            nonce: [0; 16],
+            key: self.config.key,
+            have: verified > 0,
+            mtu,
+            capabilities: 0,
+            target_bytes: self.config.target_bytes.unwrap_or(u64::MAX),
+            memory_blocks: u32::try_from(self.free_blocks()).unwrap_or(u32::MAX),
+            host: self.config.host.clone(),
+            handshake: Vec::new(),
+        }
+    }
+
+    pub(super) fn on_welcome(&mut self, now: Instant, welcome: &Welcome) {
+        let Phase::Joining(joining) = &self.phase else { return };
+        if joining.nonce != welcome.nonce {
+            return;
+        }
+        self.member = Some(Membership {
+            receiver: welcome.receiver,
+            joined_at: now,
+            silence_max: Duration::from_millis(u64::from(welcome.silence_ms)).max(SILENCE_MIN),
+            needs_per_second: f64::from(welcome.needs_per_second),
+            needs_burst: f64::from(welcome.needs_burst),
+        });
+        self.phase = Phase::Member;
+        self.progress_at = now;
+        self.contact.on_welcome(now, welcome.state);
+        self.asking.begin_session(now, &mut self.prng, f64::from(welcome.needs_burst));
+        self.events.push_back(Event::Notice(Notice::Joined));
+    }
+
+    pub(super) fn on_refuse(&mut self, now: Instant, refuse: Refuse) {
+        if refuse.reason == RefuseReason::Rejoin {
+            if matches!(self.phase, Phase::Member | Phase::Flushing) && self.member.is_some() {
+                self.member = None;
+                self.begin_joining(now);
+            }
+            return;
+        }
+        let Phase::Joining(joining) = &self.phase else { return };
+        if joining.nonce != refuse.nonce {
+            return;
+        }
+        let has_blocks = self.image.as_ref().is_some_and(|image| image.verified().count() > 0);
+        match refuse.reason {
+            RefuseReason::Mtu => {
+                let symbol_size =
+                    self.offer.as_ref().map_or(0, |o| o.announce.layout.symbol_size());
+                let failure = Failure::Mtu {
+                    datagram_octets: padded_len(symbol_size),
+                    sender_mtu: Some(refuse.mtu),
+                };
+                self.finish(Outcome::Failed(failure));
+            }
+            // With part of the image there it is worth waiting for another session.
+            RefuseReason::Ending if has_blocks => {
+                if let Phase::Joining(joining) = &mut self.phase {
+                    joining.next_at = now + JOIN_RETRIES[JOIN_RETRIES.len() - 1].max(INSTANTLY);
+                }
+                self.contact.orphan(now);
+            }
+            reason => self.finish(Outcome::Failed(Failure::Refused(reason))),
+        }
+    }
+}
+
+/// A sender answers several times as many.
+const JOINS_PER_SECOND: f64 = 500.0;
+/// Enough to keep a few receivers that boot in lockstep apart.
+const JOIN_SPREAD_MIN: Duration = Duration::from_millis(10);
+/// Nobody should wonder for longer whether anything happens.
+const JOIN_SPREAD_MAX: Duration = Duration::from_secs(2);
+/// Waits for an answer; the last one again and again.
+const JOIN_RETRIES: [Duration; 5] = [
+    Duration::from_millis(500),
+    Duration::from_secs(1),
+    Duration::from_secs(2),
+    Duration::from_secs(4),
+    Duration::from_secs(8),
+];
+/// By chance three are lost hardly ever; a path with a smaller MTU loses all.
+const JOINS_BEFORE_MTU: usize = 3;
+/// Reports more often than this say nothing new.
+const SILENCE_MIN: Duration = Duration::from_secs(1);

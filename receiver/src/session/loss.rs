@@ -1,0 +1,100 @@
+//! What was lost on the way from the group: by the network, and by the receiver's own sockets.
+
+/// Counts datagrams against the gaps in the group's counter.
+#[derive(Debug, Default)]
+pub(super) struct LossMeter {
+    base: u64,
+    newest: u64,
+    received: u64,
+    overflow_base: u64,
+    overflow: u64,
+}
+
+impl LossMeter {
+    /// A datagram of the group arrived.
+    pub(super) const fn on_datagram(&mut self, counter: u64) {
+        if self.base == 0 {
+            self.base = counter - 1;
+            self.newest = self.base;
+        }
+        if counter > self.newest {
+            self.newest = counter;
+        }
+        if counter > self.base {
+            self.received += 1;
+        }
+    }
+
+    /// So many datagrams have been dropped by the sockets of this receiver so far.
+    pub(super) const fn on_overflow(&mut self, total: u64) {
+        if total > self.overflow {
+            self.overflow = total;
+        }
+    }
+
+    /// Begins a new period: the rate changed, and older losses say nothing about it.
+    pub(super) const fn restart(&mut self) {
+        self.base = self.newest;
+        self.received = 0;
+        self.overflow_base = self.overflow;
+    }
+
+    /// Loss by network and by socket since the period began, in 65,536ths; a period that is long
+    /// enough ends with it.
+    pub(super) fn report(&mut self) -> (u16, u16) {
+        let expected = self.newest - self.base;
+        if expected == 0 {
+            return (0, 0);
+        }
+        let lost = expected.saturating_sub(self.received);
+        let socket = (self.overflow - self.overflow_base).min(lost);
+        let share = |count: u64| u16::try_from(count * 65_536 / expected).unwrap_or(u16::MAX);
+        let report = (share(lost - socket), share(socket));
+        if expected >= PERIOD_DATAGRAMS {
+            self.restart();
+        }
+        report
+    }
+}
+
+/// So many show a loss of half a percent clearly, and pass within a fifth of a second at 200 Mbit/s.
+const PERIOD_DATAGRAMS: u64 = 4_096;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn gaps_are_loss_and_reordering_is_not() {
+        let mut meter = LossMeter::default();
+        assert_eq!(meter.report(), (0, 0));
+        for counter in [100, 102, 101, 103, 105, 106, 107, 109] {
+            meter.on_datagram(counter);
+        }
+        assert_eq!(meter.report(), (2 * 6553 + 1, 0), "2 of 10");
+    }
+
+    #[test]
+    fn what_the_socket_dropped_is_not_the_network_s_fault() {
+        let mut meter = LossMeter::default();
+        for counter in (1..=1000).filter(|counter| counter % 10 != 0) {
+            meter.on_datagram(counter);
+        }
+        meter.on_datagram(1000);
+        meter.on_overflow(50);
+        let (network, socket) = meter.report();
+        assert_eq!(socket, 3276);
+        assert_eq!(network, (99 - 50) * 65_536 / 1000);
+    }
+
+    #[test]
+    fn a_restart_forgets_the_past() {
+        let mut meter = LossMeter::default();
+        meter.on_datagram(1);
+        meter.on_datagram(10);
+        meter.restart();
+        meter.on_datagram(11);
+        meter.on_datagram(12);
+        assert_eq!(meter.report(), (0, 0));
+    }
+}

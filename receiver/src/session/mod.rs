@@ -1,0 +1,442 @@
+//! What the receiver decides: which session to join, which symbols to keep, what to ask for and
+//! when, and when it is done. It knows no socket, file, thread, clock or payload octet.
+//!
+//! ```text
+//!  Listening ─► Joining ─► Member: Indexing ─► Receiving ─► Flushing ─► Parting ─► Finished
+//!      ▲           │          │ sender silent, END, ABORT        failure ──┘
+//!      └───refused─┘          └──► any session of the same image: Joining, verified blocks kept
+//! ```
+//!
+//! `offers` and `joining` find and enter a session; `ledger` keeps the books of both streams;
+//! `plan` remembers what the sender plans and `asking` decides what to ask for and when; `contact`
+//! watches whether group and sender are heard; `parting` takes leave.
+
+mod asking;
+mod contact;
+mod joining;
+mod ledger;
+mod loss;
+mod offers;
+mod parting;
+mod plan;
+mod symbol_set;
+mod types;
+
+use std::{
+    collections::VecDeque,
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
+
+use imgcast_common::{
+    bits::BitSet,
+    id::{BlockId, ImageId, Stream},
+    prng::Prng,
+    wire::{DataHead, Header, Message, SenderState, UNICAST},
+};
+
+pub use types::{
+    Event, Failure, Notice, Offer, Outcome, SessionConfig, Stage, Status, Transmit, Verdict, Via,
+    Wanted,
+};
+
+use asking::Asking;
+use contact::Contact;
+use joining::{Joining, Membership};
+use ledger::{Ledger, Setback};
+use loss::LossMeter;
+use offers::Offers;
+use parting::Parting;
+use plan::PlanView;
+
+/// The state machine of one receiver.
+///
+/// `handle_*` methods take in what happened, `poll_*` methods give out what to do, the rest are
+/// questions. *Drain before you feed*: after each `handle_*` call `poll_transmit` and `poll_event`
+/// until they return `None`, then wait until `poll_timeout` at most and call `handle_timeout`.
+/// After a run of `handle_symbol` one round of draining is enough. `now` never runs backwards.
+#[derive(Debug)]
+pub struct Session {
+    config: SessionConfig,
+    phase: Phase,
+    offers: Offers,
+    offer: Option<Offer>,
+    member: Option<Membership>,
+    image: Option<Ledger>,
+    index: Option<Ledger>,
+    index_known: bool,
+    index_failures: u8,
+    plans: [PlanView; 2],
+    /// Verified blocks whose octets are not written yet.
+    writing: BitSet,
+    asking: Asking,
+    contact: Contact,
+    loss: LossMeter,
+    prng: Prng,
+    drain_kilobytes: u32,
+    progress_at: Instant,
+    transmits: VecDeque<Transmit>,
+    events: VecDeque<Event>,
+}
+
+#[derive(Debug)]
+enum Phase {
+    Listening,
+    /// The driver is joining the data group.
+    Opening,
+    Joining(Joining),
+    /// Indexing, receiving, or without a sender.
+    Member,
+    Flushing,
+    Parting(Parting),
+    Finished,
+}
+
+/// What a check of a block came to.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Checked {
+    /// It is what the index says (a block of the index: it could be decoded).
+    Whole,
+    /// The symbols do not determine it; they are still held.
+    TooFew,
+    /// Its hash is wrong; nothing of it is held any more.
+    Corrupt,
+}
+
+impl Session {
+    /// A session that listens for offers. `seed` is the origin of all its random draws.
+    #[must_use]
+    pub fn new(config: SessionConfig, seed: u64, now: Instant) -> Self {
+        Self {
+            offers: Offers::new(now),
+            phase: Phase::Listening,
+            offer: None,
+            member: None,
+            image: None,
+            index: None,
+            index_known: false,
+            index_failures: 0,
+            plans: [PlanView::default(), PlanView::default()],
+            writing: BitSet::new(0),
+            asking: Asking::new(now),
+            contact: Contact::new(now),
+            loss: LossMeter::default(),
+            prng: Prng::new(seed),
+            drain_kilobytes: 0,
+            progress_at: now,
+            transmits: VecDeque::new(),
+            events: VecDeque::new(),
+            config,
+        }
+    }
+
+    /// A datagram other than DATA came; DATA is for [`handle_symbol`](Self::handle_symbol).
+    pub fn handle_message(
+        &mut self,
+        now: Instant,
+        via: Via,
+        from: SocketAddr,
+        header: &Header,
+        message: &Message<'_>,
+    ) {
+        if let Message::Announce(announce) = message {
+            self.on_announce(now, Offer::new(header.session, from.ip(), announce));
+        } else if self.offer.as_ref().is_some_and(|offer| offer.session == header.session) {
+            self.note_contact(now, via, header.counter);
+            match message {
+                Message::Welcome(welcome) => self.on_welcome(now, welcome),
+                Message::Refuse(refuse) => self.on_refuse(now, *refuse),
+                Message::Sync(sync) => self.on_sync(now, via, header, sync),
+                Message::DoneAck(ack) => self.on_done_ack(ack),
+                Message::Eject(eject) => self.on_eject(*eject),
+                Message::End(end) => self.on_over(now, &end.text),
+                Message::Abort(abort) => self.on_over(now, &abort.text),
+                _ => {}
+            }
+        }
+        self.settle(now);
+    }
+
+    /// A symbol came; the verdict says what to do with its octets.
+    pub fn handle_symbol(
+        &mut self,
+        now: Instant,
+        via: Via,
+        header: &Header,
+        head: &DataHead,
+        symbol_octets: usize,
+    ) -> Verdict {
+        let Some(offer) = self.offer.as_ref().filter(|offer| offer.session == header.session)
+        else {
+            return Verdict::Mismatched;
+        };
+        if symbol_octets != usize::from(offer.announce.layout.symbol_size()) {
+            return Verdict::Mismatched;
+        }
+        self.note_contact(now, via, header.counter);
+        if !matches!(self.phase, Phase::Joining(_) | Phase::Member) {
+            return Verdict::Unwanted;
+        }
+        let room = header.stream == Stream::Index || self.free_blocks() > 0;
+        let judged = header.stream == Stream::Index || self.index_known;
+        let Some(ledger) = self.ledger(header.stream) else { return Verdict::Unwanted };
+        let verdict = ledger.accept(now, via, header.counter, head, room);
+        let ended = head.still_to_come == 0;
+        if verdict == Verdict::Enough && judged {
+            ledger.begin_check(head.block);
+            let block = BlockId { stream: header.stream, number: head.block };
+            self.events.push_back(Event::Check(block));
+        } else if ended {
+            self.asking.attend();
+        }
+        verdict
+    }
+
+    /// The data group has been joined.
+    pub fn handle_joined(&mut self, now: Instant) {
+        if matches!(self.phase, Phase::Opening) {
+            self.contact.on_group_joined(now);
+            self.begin_joining(now);
+        }
+        self.settle(now);
+    }
+
+    /// A block has been checked.
+    pub fn handle_checked(&mut self, now: Instant, block: BlockId, checked: Checked) {
+        let Some(ledger) = self.ledger(block.stream) else { return };
+        let setback = match checked {
+            Checked::Whole => {
+                ledger.verify(block.number);
+                self.progress_at = now;
+                if block.stream == Stream::Image {
+                    self.writing.insert(block.number);
+                } else if self.index.as_ref().is_some_and(|index| index.verified().is_full()) {
+                    self.events.push_back(Event::IndexWhole);
+                }
+                None
+            }
+            Checked::TooFew => ledger.too_few(block.number),
+            Checked::Corrupt => Some(ledger.pollute(block.number)),
+        };
+        if let Some(Setback::Polluted(times)) = setback {
+            self.events.push_back(Event::Forget(block));
+            self.events.push_back(Event::Notice(Notice::Polluted(block, times)));
+            if times >= POLLUTED_MAX {
+                self.fail(now, Failure::Block(block));
+            }
+        }
+        self.asking.attend();
+        self.settle(now);
+    }
+
+    /// The index has been put together: which blocks are all zero, if it was right. These are
+    /// being computed and made by the driver, which reports them as checked and stored.
+    pub fn handle_index(&mut self, now: Instant, zero_blocks: Option<&BitSet>) {
+        let (Some(index), Some(image)) = (&mut self.index, &mut self.image) else { return };
+        match zero_blocks {
+            Some(zero) => {
+                self.index_known = true;
+                for block in zero.iter() {
+                    image.begin_zero(block);
+                    self.events.push_back(Event::Forget(BlockId::image(block)));
+                }
+                for block in image.decodable() {
+                    image.begin_check(block);
+                    self.events.push_back(Event::Check(BlockId::image(block)));
+                }
+                let notice = Notice::Indexed { zero_blocks: zero.count() };
+                self.events.push_back(Event::Notice(notice));
+            }
+            None => {
+                index.forget_all();
+                self.index_failures += 1;
+                self.events.push_back(Event::Notice(Notice::WrongIndex));
+                if self.index_failures >= INDEX_FAILURES_MAX {
+                    self.fail(now, Failure::Index);
+                }
+            }
+        }
+        self.asking.attend();
+        self.settle(now);
+    }
+
+    /// A block of the image has been written, or made zero.
+    pub fn handle_stored(&mut self, now: Instant, block: u32) {
+        self.writing.remove(block);
+        self.settle(now);
+    }
+
+    /// Everything is flushed and in its place: the image has this hash, and so many octets were
+    /// written.
+    pub fn handle_flushed(&mut self, now: Instant, image: ImageId, bytes_written: u64) {
+        if matches!(self.phase, Phase::Flushing) {
+            self.part(now, Ok((image, bytes_written)));
+        }
+        self.settle(now);
+    }
+
+    /// The driver cannot go on: tells the sender why, then finishes with [`Failure::Driver`].
+    pub fn handle_failure(&mut self, now: Instant, error_code: u16, text: &str) {
+        self.part(now, Err((Failure::Driver, error_code, text.to_owned())));
+        self.settle(now);
+    }
+
+    /// Somebody stops us: tells the sender, then finishes with [`Failure::Interrupted`].
+    pub fn handle_stop(&mut self, now: Instant) {
+        self.leave(now, Failure::Interrupted);
+        self.settle(now);
+    }
+
+    /// So many datagrams have been dropped by our own sockets since the start.
+    pub const fn handle_overflow(&mut self, datagrams_total: u64) {
+        self.loss.on_overflow(datagrams_total);
+    }
+
+    /// What the target takes, in kB/s.
+    pub const fn handle_drain(&mut self, kilobytes_per_second: u32) {
+        self.drain_kilobytes = kilobytes_per_second;
+    }
+
+    /// A datagram of another version of the protocol was an ANNOUNCE.
+    pub fn handle_other_version(&mut self, version: u8) {
+        if self.offers.note_version(version) {
+            self.events.push_back(Event::Notice(Notice::OtherVersion(version)));
+        }
+    }
+
+    /// Time has passed.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        match self.phase {
+            Phase::Listening => self.choose_when_due(now),
+            Phase::Joining(_) => self.join_when_due(now),
+            Phase::Member => {
+                self.watch(now);
+                self.ask_when_due(now);
+            }
+            Phase::Flushing => self.report_when_due(now),
+            Phase::Parting(_) => self.part_when_due(now),
+            Phase::Opening | Phase::Finished => {}
+        }
+        self.settle(now);
+    }
+
+    /// The next message to send.
+    #[must_use]
+    pub fn poll_transmit(&mut self) -> Option<Transmit> {
+        self.transmits.pop_front()
+    }
+
+    /// The next thing to do or tell.
+    #[must_use]
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    /// When `handle_timeout` wants to be called at the latest.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        match &self.phase {
+            Phase::Listening => Some(self.offers.poll_timeout(&self.config)),
+            Phase::Joining(joining) => Some(joining.poll_timeout()),
+            Phase::Member => Some(self.contact_timeout().min(self.asking_timeout())),
+            Phase::Flushing => Some(self.asking_timeout()),
+            Phase::Parting(parting) => Some(parting.poll_timeout()),
+            Phase::Opening | Phase::Finished => None,
+        }
+    }
+
+    /// What to tell people.
+    #[must_use]
+    pub fn status(&self, now: Instant) -> Status {
+        let announce = self.offer.as_ref().map(|offer| &offer.announce);
+        let verified = self.image.as_ref().map_or(0, |image| image.verified().count());
+        Status {
+            stage: self.stage(),
+            verified_blocks: verified,
+            blocks: announce.map_or(0, |announce| announce.layout.blocks()),
+            network_loss: self.asking.network_loss(),
+            receivers: announce
+                .map_or((0, 0), |offer| (offer.receivers_expected, offer.receivers_joined)),
+            start_in_ms: announce.map(|offer| offer.start_in_ms).filter(|ms| *ms != u32::MAX),
+            no_multicast: self.contact.no_multicast(),
+            silence: self.contact.silence(now),
+            offers: self.offers.len(),
+        }
+    }
+
+    fn stage(&self) -> Stage {
+        match &self.phase {
+            Phase::Listening | Phase::Opening => Stage::Listening,
+            Phase::Joining(_) => Stage::Joining,
+            Phase::Member if self.contact.is_orphaned() => Stage::Orphaned,
+            Phase::Member if self.contact.state() == SenderState::Gathering => Stage::Waiting,
+            Phase::Member if !self.index_known => Stage::Indexing,
+            Phase::Member => Stage::Receiving,
+            Phase::Flushing => Stage::Flushing,
+            Phase::Parting(_) | Phase::Finished => Stage::Parting,
+        }
+    }
+
+    fn ledger(&mut self, stream: Stream) -> Option<&mut Ledger> {
+        match stream {
+            Stream::Image => self.image.as_mut(),
+            Stream::Index => self.index.as_mut(),
+        }
+    }
+
+    /// Blocks that may still be begun.
+    fn free_blocks(&self) -> usize {
+        let Some(image) = &self.image else { return 0 };
+        let blocks = self.config.memory_bytes / image.layout().block_size();
+        let blocks = usize::try_from(blocks).unwrap_or(usize::MAX).max(MEMORY_BLOCKS_MIN);
+        let index_held = self.index.as_ref().map_or(0, Ledger::held);
+        blocks.saturating_sub(image.held() + index_held + self.writing.count() as usize)
+    }
+
+    fn send(&mut self, stream: Stream, message: Message<'static>, octets_min: usize) {
+        let Some(offer) = &self.offer else { return };
+        let (to, session) = (offer.sender, offer.session);
+        self.transmits.push_back(Transmit { to, session, stream, message, octets_min });
+    }
+
+    /// Brings everything in line after an input.
+    fn settle(&mut self, now: Instant) {
+        if !matches!(self.phase, Phase::Member) || !self.index_known {
+            return;
+        }
+        let all = self.image.as_ref().is_some_and(|image| image.verified().is_full());
+        if all && self.writing.is_empty() {
+            self.phase = Phase::Flushing;
+            self.progress_at = now;
+            self.events.push_back(Event::Flush);
+        }
+    }
+
+    /// Fails for a reason that the sender is told.
+    fn fail(&mut self, now: Instant, failure: Failure) {
+        let (code, text) = parting::last_words(&failure);
+        self.part(now, Err((failure, code, text)));
+    }
+
+    fn finish(&mut self, outcome: Outcome) {
+        self.phase = Phase::Finished;
+        self.events.push_back(Event::Finished(outcome));
+    }
+}
+
+/// Whether a counter is of the data group's sequence.
+const fn is_group_counter(counter: u64) -> bool {
+    counter & UNICAST == 0
+}
+
+/// Fewer do not even hold what is interleaved.
+pub const MEMORY_BLOCKS_MIN: usize = 8;
+/// A block that was wrong so often will not get right.
+const POLLUTED_MAX: u8 = 8;
+/// An index that was wrong so often is not the one that was announced.
+const INDEX_FAILURES_MAX: u8 = 3;
+/// A lower bound for waits that would otherwise make a busy loop.
+const INSTANTLY: Duration = Duration::from_millis(1);
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,202 @@
+//! Listening for senders, and choosing one.
+
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
+
+use imgcast_common::{
+    id::{SessionId, Stream},
+    layout::Layout,
+    wire::{Join, Message, SenderState, padded_len},
+};
+
+use super::{
+    Event, Failure, Ledger, Offer, Outcome, Phase, Session, SessionConfig, Transmit, Wanted,
+};
+
+/// What was heard on the rendezvous group.
+#[derive(Debug)]
+pub(super) struct Offers {
+    heard: BTreeMap<SessionId, (Offer, Instant)>,
+    since: Instant,
+    ask_at: Instant,
+    other_version: Option<u8>,
+}
+
+impl Offers {
+    pub(super) const fn new(now: Instant) -> Self {
+        Self { heard: BTreeMap::new(), since: now, ask_at: now, other_version: None }
+    }
+
+    /// Notes another version; returns whether that is news.
+    pub(super) fn note_version(&mut self, version: u8) -> bool {
+        self.other_version.replace(version) != Some(version)
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.heard.len()
+    }
+
+    pub(super) fn poll_timeout(&self, config: &SessionConfig) -> Instant {
+        let mut at = self.since + LISTEN_MIN;
+        if let Some(timeout) = config.start_timeout {
+            at = at.min(self.since + timeout);
+        }
+        if self.since + LISTEN_MIN <= self.ask_at || config.ask.is_some() {
+            at = at.min(self.ask_at);
+        }
+        at.max(self.ask_at)
+    }
+
+    fn open(&self) -> impl Iterator<Item = &Offer> {
+        let offers = self.heard.values().map(|(offer, _)| offer);
+        offers.filter(|offer| offer.announce.state != SenderState::Closing)
+    }
+}
+
+impl Session {
+    pub(super) fn on_announce(&mut self, now: Instant, offer: Offer) {
+        if self.offers.heard.len() >= OFFERS_MAX && !self.offers.heard.contains_key(&offer.session)
+        {
+            return;
+        }
+        let own = self.offer.as_ref().is_some_and(|own| own.session == offer.session);
+        if own {
+            if let Some(own) = &mut self.offer {
+                own.announce.state = offer.announce.state;
+                own.announce.start_in_ms = offer.announce.start_in_ms;
+                own.announce.receivers_expected = offer.announce.receivers_expected;
+                own.announce.receivers_joined = offer.announce.receivers_joined;
+            }
+            self.contact.on_announce(now);
+        }
+        self.offers.heard.insert(offer.session, (offer.clone(), now));
+        let orphaned = matches!(self.phase, Phase::Member | Phase::Joining(_))
+            && self.contact.is_orphaned()
+            && !own;
+        match self.phase {
+            Phase::Listening => self.choose_when_due(now),
+            _ if orphaned && offer.announce.state != SenderState::Closing => {
+                self.follow(now, &offer);
+            }
+            _ => {}
+        }
+    }
+
+    /// Another session of the same image takes the place of one that went away.
+    fn follow(&mut self, now: Instant, offer: &Offer) {
+        let same = self.offer.as_ref().is_some_and(|own| {
+            own.announce.image == offer.announce.image
+                && own.announce.layout.block_log2() == offer.announce.layout.block_log2()
+        });
+        if same {
+            self.choose(now, offer.clone());
+        }
+    }
+
+    pub(super) fn choose_when_due(&mut self, now: Instant) {
+        self.offers.heard.retain(|_, (_, at)| now < *at + OFFER_FORGOTTEN);
+        if now >= self.offers.ask_at {
+            self.offers.ask_at = now + ASK_INTERVAL;
+            self.ask_for_offers();
+        }
+        let wanted = &self.config.wanted;
+        let fitting: Vec<Offer> =
+            self.offers.open().filter(|offer| wanted.accepts(&offer.announce)).cloned().collect();
+        let listened = now >= self.offers.since + LISTEN_MIN;
+        match fitting.first() {
+            Some(offer) if *wanted != Wanted::Any => self.choose(now, offer.clone()),
+            Some(offer) if listened => {
+                if fitting.iter().all(|other| other.announce.image == offer.announce.image) {
+                    self.choose(now, offer.clone());
+                } else {
+                    self.finish(Outcome::Failed(Failure::SeveralImages(fitting)));
+                }
+            }
+            _ => self.give_up_when_due(now),
+        }
+    }
+
+    fn give_up_when_due(&mut self, now: Instant) {
+        let timeout = self.config.start_timeout;
+        if timeout.is_none_or(|timeout| now < self.offers.since + timeout) {
+            return;
+        }
+        let others: Vec<Offer> = self.offers.open().cloned().collect();
+        self.finish(Outcome::Failed(match self.offers.other_version {
+            _ if !others.is_empty() => Failure::NotOffered(others),
+            Some(version) => Failure::OtherVersion(version),
+            None => Failure::NoSender,
+        }));
+    }
+
+    /// Where there is no rendezvous group, the sender is asked what it offers.
+    fn ask_for_offers(&mut self) {
+        let Some(to) = self.config.ask else { return };
+        let join = Join { handshake: Vec::new(), ..self.join_message(false) };
+        self.transmits.push_back(Transmit {
+            to,
+            session: SessionId::NONE,
+            stream: Stream::Image,
+            message: Message::Join(join),
+            octets_min: QUESTION_OCTETS,
+        });
+    }
+
+    fn choose(&mut self, now: Instant, offer: Offer) {
+        let layout = offer.announce.layout;
+        let datagram_octets = padded_len(layout.symbol_size());
+        if datagram_octets > self.config.datagram_octets_max {
+            let failure = Failure::Mtu { datagram_octets, sender_mtu: None };
+            self.finish(Outcome::Failed(failure));
+            return;
+        }
+        self.prepare_ledgers(&layout, offer.announce.index_hash);
+        self.plans.iter_mut().for_each(super::PlanView::clear);
+        self.member = None;
+        self.loss = super::LossMeter::default();
+        self.contact.begin_session(now);
+        self.offer = Some(offer.clone());
+        self.phase = Phase::Opening;
+        self.events.push_back(Event::Chosen(Box::new(offer)));
+    }
+
+    /// What a new session can go on with: verified blocks always, partial ones with equal T.
+    fn prepare_ledgers(&mut self, layout: &Layout, index_hash: [u8; 32]) {
+        let before = self.offer.as_ref().map(|offer| &offer.announce);
+        let same_index = before.is_some_and(|before| before.index_hash == index_hash);
+        let same_cut = before.is_some_and(|before| before.layout == *layout);
+        let (Some(image), Some(index)) = (&mut self.image, &mut self.index) else {
+            self.writing = imgcast_common::bits::BitSet::new(layout.blocks());
+            self.image = Some(Ledger::new(*layout));
+            self.index = Some(Ledger::new(layout.of_index()));
+            return;
+        };
+        if same_cut {
+            image.begin_session();
+            index.begin_session();
+        } else {
+            let held = image.recut(*layout).into_iter().map(imgcast_common::id::BlockId::image);
+            self.events.extend(held.map(Event::Forget));
+        }
+        if !self.index_known && !(same_index && same_cut) {
+            *index = Ledger::new(layout.of_index());
+            let blocks = 0..layout.of_index().blocks();
+            self.events.extend(
+                blocks.map(|block| Event::Forget(imgcast_common::id::BlockId::index(block))),
+            );
+        }
+    }
+}
+
+/// Long enough to hear every sender once.
+const LISTEN_MIN: Duration = Duration::from_millis(600);
+/// A sender that announced nothing for so long is gone.
+const OFFER_FORGOTTEN: Duration = Duration::from_secs(5);
+/// A site runs a handful of sessions at once.
+const OFFERS_MAX: usize = 256;
+/// Between two questions to a sender, and between two looks at what is on offer.
+const ASK_INTERVAL: Duration = Duration::from_millis(500);
+/// No ANNOUNCE is longer when not padded: the answer is not larger than the question.
+const QUESTION_OCTETS: usize = 512;

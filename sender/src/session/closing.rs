@@ -1,0 +1,192 @@
+//! The receivers' last words, and the end of the session.
+
+use std::{
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
+
+use imgcast_common::{
+    id::ReceiverId,
+    wire::{Abort, AbortReason, Done, DoneAck, End, Leave, Message, RefuseReason, SenderState},
+};
+
+use super::{Destination, Event, MemberState, Outcome, Session};
+
+/// The end of a session, while it is being told.
+#[derive(Debug, Default)]
+pub(super) struct Closing {
+    farewell: Option<Farewell>,
+}
+
+#[derive(Debug)]
+struct Farewell {
+    message: Message<'static>,
+    outcome: Outcome,
+    told: u32,
+    next_at: Instant,
+    began_at: Instant,
+    quiet_since: Instant,
+    /// All are done: nobody can have missed anything but an acknowledgement.
+    complete: bool,
+}
+
+impl Closing {
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+        let farewell = self.farewell.as_ref()?;
+        Some(farewell.next_at.min(farewell.ends_at()))
+    }
+}
+
+impl Farewell {
+    fn ends_at(&self) -> Instant {
+        let longest = self.began_at + LINGER;
+        match self.outcome {
+            Outcome::Aborted(_) => self.began_at + ABORT_LINGER,
+            _ if self.complete => (self.quiet_since + QUIET).min(longest),
+            _ => longest,
+        }
+    }
+}
+
+impl Session {
+    pub(super) fn on_done(&mut self, now: Instant, from: SocketAddr, done: &Done) {
+        let Some(member) = self.roster.member_mut(done.receiver) else {
+            self.refuse(from, [0; 16], RefuseReason::Rejoin);
+            return;
+        };
+        if member.address != from {
+            return;
+        }
+        let open = matches!(member.state, MemberState::Active | MemberState::Lost);
+        if open {
+            let right = done.succeeded && done.image == self.config.image;
+            member.done = Some(done.clone());
+            if right {
+                member.done_blocks = self.config.layout.blocks();
+            }
+            let state = if right { MemberState::Done } else { MemberState::Failed };
+            self.roster.heard(now, done.receiver);
+            self.finish_member(done.receiver, state);
+        }
+        self.note_feedback(now);
+        self.acknowledge(done.receiver, from);
+    }
+
+    pub(super) fn on_leave(&mut self, now: Instant, from: SocketAddr, leave: Leave) {
+        let Some(member) = self.roster.member(leave.receiver) else { return };
+        if member.address != from {
+            return;
+        }
+        if matches!(member.state, MemberState::Active | MemberState::Lost) {
+            self.roster.heard(now, leave.receiver);
+            self.finish_member(leave.receiver, MemberState::Left);
+        }
+        self.note_feedback(now);
+        self.acknowledge(leave.receiver, from);
+    }
+
+    fn finish_member(&mut self, id: ReceiverId, state: MemberState) {
+        self.roster.set_state(id, state);
+        self.events.push_back(Event::Changed(id));
+        self.note_listeners();
+        self.sync_soon();
+    }
+
+    /// To the group, and to the receiver itself: it may not hear the group.
+    pub(super) fn acknowledge(&mut self, id: ReceiverId, address: SocketAddr) {
+        if let Some(ack) = DoneAck::of(&[id]) {
+            self.send(Destination::Group, Message::DoneAck(ack.clone()));
+            self.send(Destination::Unicast(address), Message::DoneAck(ack));
+        }
+    }
+
+    /// Whoever still speaks when the session is over is told so; returns whether it is.
+    pub(super) fn tell_that_it_is_over(&mut self, to: SocketAddr) -> bool {
+        let Some(farewell) = &self.closing.farewell else { return false };
+        let message = farewell.message.clone();
+        self.send(Destination::Unicast(to), message);
+        true
+    }
+
+    fn note_feedback(&mut self, now: Instant) {
+        if let Some(farewell) = &mut self.closing.farewell {
+            farewell.quiet_since = now;
+        }
+    }
+
+    /// Ends the session when nobody takes part any more.
+    pub(super) fn check_end(&mut self, now: Instant) {
+        let running = matches!(self.state, SenderState::Sending | SenderState::Idle);
+        if !running || self.roster.active_count() > 0 {
+            return;
+        }
+        let (expected, done) = (self.expected(), self.roster.count(MemberState::Done));
+        let complete = done == expected;
+        let text = format!("{done} of {expected} receivers have the image");
+        let farewell = Message::End(End { complete, text });
+        let nobody_lost = self.roster.count(MemberState::Lost) == 0;
+        self.say_farewell(now, farewell, Outcome::Ended { expected, done }, nobody_lost);
+    }
+
+    pub(super) fn abort(&mut self, now: Instant, reason: AbortReason, text: &str) {
+        let farewell = Message::Abort(Abort { reason, text: text.to_owned() });
+        self.say_farewell(now, farewell, Outcome::Aborted(reason), false);
+    }
+
+    fn say_farewell(
+        &mut self,
+        now: Instant,
+        message: Message<'static>,
+        outcome: Outcome,
+        complete: bool,
+    ) {
+        self.state = SenderState::Closing;
+        self.closing.farewell = Some(Farewell {
+            message,
+            outcome,
+            told: 0,
+            next_at: now,
+            began_at: now,
+            quiet_since: now,
+            complete,
+        });
+        self.linger(now);
+    }
+
+    /// Repeats the farewell: five times in close order, then once a second.
+    pub(super) fn linger(&mut self, now: Instant) {
+        let grtt = self.clock.grtt();
+        let Some(farewell) = &mut self.closing.farewell else { return };
+        if now >= farewell.ends_at() {
+            self.events.push_back(Event::Finished(farewell.outcome.clone()));
+            farewell.began_at = now;
+            farewell.quiet_since = now;
+            return;
+        }
+        if now < farewell.next_at {
+            return;
+        }
+        farewell.told += 1;
+        let close = (2 * grtt).min(FAREWELL_INTERVAL);
+        farewell.next_at =
+            now + if farewell.told < FAREWELLS_CLOSE { close } else { FAREWELL_INTERVAL };
+        let message = farewell.message.clone();
+        let deaf = self.roster.active().filter(|member| member.no_multicast);
+        let addresses: Vec<_> = deaf.map(|member| member.address).collect();
+        for address in addresses {
+            self.send(Destination::Unicast(address), message.clone());
+        }
+        self.send(Destination::Group, message);
+    }
+}
+
+/// Receivers that did not hear the end yet ask within so long.
+const LINGER: Duration = Duration::from_secs(10);
+/// When all are done, only lost acknowledgements can be asked for, and soon are.
+const QUIET: Duration = Duration::from_secs(1);
+/// Somebody waits at the keyboard.
+const ABORT_LINGER: Duration = Duration::from_millis(300);
+/// So many in close order …
+const FAREWELLS_CLOSE: u32 = 5;
+/// … and then one in so long.
+const FAREWELL_INTERVAL: Duration = Duration::from_secs(1);

@@ -1,0 +1,303 @@
+//! How fast to send: as fast as the group can take it.
+//!
+//! *Congestion is loss that rises with the rate.* What a medium loses at any rate is the business
+//! of repair; `floor`, the lowest loss of the last half minute, stands for it. Loss above the
+//! floor slows the session (AIMD, so that two sessions share a link); receivers that report
+//! nothing at all slow it too, and stop it in the end (RFC 8085 section 3.1.10, circuit breaker).
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    time::{Duration, Instant},
+};
+
+use imgcast_common::id::ReceiverId;
+
+/// Decides the rate.
+#[derive(Debug)]
+pub(super) struct Governor {
+    rate: u64,
+    rate_max: u64,
+    starting: bool,
+    changed_at: Instant,
+    period_at: Instant,
+    samples: BTreeMap<ReceiverId, Sample>,
+    floors: VecDeque<(Instant, f64)>,
+    rest_periods: u32,
+    silent_periods: u32,
+    probe: Probe,
+    loss: f64,
+}
+
+/// What one receiver lost since the rate changed last.
+#[derive(Clone, Copy, Debug)]
+struct Sample {
+    loss: f64,
+    at: Instant,
+}
+
+/// Every ten seconds of loss the floor is measured anew, at half the rate.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Probe {
+    Due(Instant),
+    Running { back_to: u64 },
+}
+
+impl Governor {
+    /// Starts at `rate_start`, or at `rate_max` if that is lower.
+    pub(super) fn new(rate_start: u64, rate_max: u64, now: Instant) -> Self {
+        Self {
+            rate: rate_start.min(rate_max),
+            rate_max,
+            starting: rate_start < rate_max,
+            changed_at: now,
+            period_at: now,
+            samples: BTreeMap::new(),
+            floors: VecDeque::new(),
+            rest_periods: 0,
+            silent_periods: 0,
+            probe: Probe::Due(now),
+            loss: 0.0,
+        }
+    }
+
+    pub(super) const fn rate(&self) -> u64 {
+        self.rate
+    }
+
+    /// The loss of the receiver that 95 % of the others do not exceed, in the last period.
+    pub(super) const fn loss(&self) -> f64 {
+        self.loss
+    }
+
+    /// A receiver reported what the network lost; `echo_at` is when the SYNC that it echoes left.
+    pub(super) fn on_report(
+        &mut self,
+        now: Instant,
+        id: ReceiverId,
+        loss: f64,
+        echo_at: Option<Instant>,
+    ) {
+        self.silent_periods = 0;
+        if echo_at.is_some_and(|at| at > self.changed_at) {
+            self.samples.insert(id, Sample { loss, at: now });
+        }
+    }
+
+    /// Data begins to flow.
+    pub(super) fn on_start(&mut self, now: Instant) {
+        self.changed_at = now;
+        self.period_at = now + START_PERIOD_MIN;
+        self.silent_periods = 0;
+    }
+
+    /// Ends a control period when its time has come; returns whether a poll is due.
+    pub(super) fn handle_timeout(
+        &mut self,
+        now: Instant,
+        grtt: Duration,
+        datagram_octets: u64,
+    ) -> bool {
+        if now < self.period_at {
+            return false;
+        }
+        let period = if self.starting {
+            (4 * grtt).max(START_PERIOD_MIN)
+        } else {
+            (20 * grtt).max(PERIOD_MIN)
+        };
+        self.period_at = now + period;
+        self.samples.retain(|_, sample| now < sample.at + 5 * period);
+        match self.quantile() {
+            None => self.on_silence(now),
+            Some(loss) => {
+                let elapsed = now.saturating_duration_since(self.changed_at).as_secs_f64();
+                let datagrams = self.rate as f64 / 8.0 * elapsed / datagram_octets.max(1) as f64;
+                self.on_loss(now, loss, datagrams.max(1.0));
+            }
+        }
+        true
+    }
+
+    pub(super) const fn poll_timeout(&self) -> Instant {
+        self.period_at
+    }
+
+    /// The 0.95-quantile of the losses reported since the rate changed last.
+    fn quantile(&self) -> Option<f64> {
+        let mut losses: Vec<f64> = self.samples.values().map(|sample| sample.loss).collect();
+        losses.sort_unstable_by(f64::total_cmp);
+        losses.get((losses.len() * 95).div_ceil(100).max(1) - 1).copied()
+    }
+
+    fn on_silence(&mut self, now: Instant) {
+        self.silent_periods += 1;
+        if self.silent_periods.is_multiple_of(SILENT_PERIODS_MAX) {
+            self.starting = false;
+            self.set_rate(now, self.rate / 2);
+        }
+    }
+
+    fn on_loss(&mut self, now: Instant, loss: f64, datagrams: f64) {
+        self.loss = loss;
+        self.floors.retain(|(at, _)| now < *at + FLOOR_MEMORY);
+        self.floors.push_back((now, loss));
+        let floor = self.floors.iter().map(|(_, loss)| *loss).fold(1.0, f64::min);
+        if let Probe::Running { back_to } = self.probe {
+            self.probe = Probe::Due(now + PROBE_INTERVAL);
+            self.set_rate(now, back_to);
+            return;
+        }
+        // Of so many datagrams so many more may be lost by chance alone.
+        let chance = 4.0 * (loss.max(1.0 / datagrams) / datagrams).sqrt();
+        let excess = loss - floor;
+        if excess > EXCESS_MAX + chance {
+            self.starting = false;
+            if self.rest_periods == 0 {
+                let factor = (0.9 - excess).max(0.5);
+                self.set_rate(now, (self.rate as f64 * factor).round() as u64);
+                self.rest_periods = REST_PERIODS;
+                return;
+            }
+        } else if self.probe_is_due(now, loss) {
+            self.starting = false;
+            self.probe = Probe::Running { back_to: self.rate };
+            self.set_rate(now, self.rate / 2);
+            return;
+        } else if self.rest_periods == 0 {
+            let step = if self.starting { self.rate } else { self.rate_max / STEPS };
+            self.set_rate(now, self.rate + step);
+            self.starting &= self.rate < self.rate_max;
+        }
+        self.rest_periods = self.rest_periods.saturating_sub(1);
+    }
+
+    fn probe_is_due(&self, now: Instant, loss: f64) -> bool {
+        loss > PROBE_LOSS_MIN && matches!(self.probe, Probe::Due(at) if now >= at)
+    }
+
+    /// Reports on the old rate do not count any more.
+    fn set_rate(&mut self, now: Instant, rate: u64) {
+        let rate = rate.clamp(RATE_MIN.min(self.rate_max), self.rate_max);
+        if rate != self.rate {
+            self.rate = rate;
+            self.changed_at = now;
+            self.samples.clear();
+        }
+    }
+}
+
+/// A gigabit link carries it five times over, a link of 100 Mbit/s shows it as loss at once.
+pub(super) const RATE_START: u64 = 200_000_000;
+/// Below it a session makes no progress that anybody would wait for.
+const RATE_MIN: u64 = 1_000_000;
+/// Periods while the rate doubles.
+const START_PERIOD_MIN: Duration = Duration::from_millis(25);
+/// Periods afterwards.
+const PERIOD_MIN: Duration = Duration::from_millis(200);
+/// Loss above the floor that is no congestion yet.
+const EXCESS_MAX: f64 = 0.005;
+/// After slowing down the queues need so long to drain.
+const REST_PERIODS: u32 = 2;
+/// Without any report for so long the rate is halved.
+const SILENT_PERIODS_MAX: u32 = 10;
+/// From half of the highest rate to all of it in so many periods.
+const STEPS: u64 = 64;
+/// A medium's own loss changes slowly.
+const FLOOR_MEMORY: Duration = Duration::from_secs(30);
+/// Half the rate for one period in so long costs one percent.
+const PROBE_INTERVAL: Duration = Duration::from_secs(10);
+/// Less loss than this needs no measurement of its floor.
+const PROBE_LOSS_MIN: f64 = 0.01;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Feeds reports of `loss` at each rate for `periods`; returns the rates.
+    fn run(governor: &mut Governor, now: &mut Instant, periods: u32, loss: impl Fn(u64) -> f64) {
+        for _ in 0..periods {
+            *now += Duration::from_millis(201);
+            let echo_at = now.checked_sub(Duration::from_millis(1));
+            for id in 0..20 {
+                governor.on_report(*now, ReceiverId(id), loss(governor.rate()), echo_at);
+            }
+            governor.handle_timeout(*now, Duration::from_millis(1), 1518);
+        }
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "a base for virtual time")]
+    fn start() -> Instant {
+        Instant::now()
+    }
+
+    const GIGABIT: u64 = 1_000_000_000;
+
+    #[test]
+    fn without_loss_the_rate_doubles_up_to_the_highest() {
+        let mut now = start();
+        let mut governor = Governor::new(RATE_START, GIGABIT, now);
+        run(&mut governor, &mut now, 4, |_| 0.0);
+        assert_eq!(governor.rate(), GIGABIT);
+    }
+
+    #[test]
+    fn loss_of_the_medium_does_not_slow_the_session() {
+        let mut now = start();
+        let mut governor = Governor::new(GIGABIT, GIGABIT, now);
+        run(&mut governor, &mut now, 100, |_| 0.20);
+        assert!(governor.rate() >= GIGABIT / 2);
+        let mut sum = 0;
+        for _ in 0..100 {
+            run(&mut governor, &mut now, 1, |_| 0.20);
+            sum += governor.rate();
+        }
+        assert!(sum / 100 > GIGABIT / 100 * 95, "mean {}", sum / 100);
+    }
+
+    #[test]
+    fn loss_that_rises_with_the_rate_does() {
+        let mut now = start();
+        let mut governor = Governor::new(RATE_START, 10 * GIGABIT, now);
+        let link = |rate: u64| (1.0 - GIGABIT as f64 / rate as f64).max(0.0);
+        run(&mut governor, &mut now, 60, link);
+        assert!((GIGABIT / 3..GIGABIT * 12 / 10).contains(&governor.rate()), "{}", governor.rate());
+    }
+
+    #[test]
+    fn a_rate_given_above_the_link_is_found_out() {
+        let mut now = start();
+        let mut governor = Governor::new(GIGABIT, GIGABIT, now);
+        let link = |rate: u64| (1.0 - GIGABIT as f64 / 4.0 / rate as f64).max(0.0);
+        run(&mut governor, &mut now, 60, link);
+        assert!(governor.rate() < GIGABIT * 3 / 10, "{}", governor.rate());
+    }
+
+    #[test]
+    fn silence_slows_and_one_report_does_not_speed_up_beyond_the_highest() {
+        let mut now = start();
+        let mut governor = Governor::new(GIGABIT, GIGABIT, now);
+        for _ in 0..30 {
+            now += Duration::from_millis(201);
+            governor.handle_timeout(now, Duration::from_millis(1), 1518);
+        }
+        assert_eq!(governor.rate(), GIGABIT / 8);
+        run(&mut governor, &mut now, 200, |_| 0.0);
+        assert_eq!(governor.rate(), GIGABIT);
+    }
+
+    #[test]
+    fn one_bad_receiver_of_forty_does_not_slow_the_group() {
+        let mut now = start();
+        let mut governor = Governor::new(GIGABIT, GIGABIT, now);
+        for _ in 0..50 {
+            now += Duration::from_millis(201);
+            let echo_at = now.checked_sub(Duration::from_millis(1));
+            for id in 0..40 {
+                let loss = if id == 7 { 0.5 } else { 0.0 };
+                governor.on_report(now, ReceiverId(id), loss, echo_at);
+            }
+            governor.handle_timeout(now, Duration::from_millis(1), 1518);
+        }
+        assert_eq!(governor.rate(), GIGABIT);
+    }
+}

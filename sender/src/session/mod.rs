@@ -1,0 +1,481 @@
+//! What the sender decides: who takes part, which symbol leaves when and for whom, how fast, and
+//! when it is over. It knows no socket, file, thread, clock or payload octet.
+//!
+//! ```text
+//!  Gathering ──start──► Sending ⇄ Idle ──all done, lost or left──► Closing ──► Finished
+//!      └───────────────────┴─────────stopped, image gone─────────────┘
+//! ```
+//!
+//! JOINs are answered in `gathering`, NEEDs merged in `needs` into what `carousel` (for the group)
+//! and `unicast` (for one) owe; `sending` turns that into bursts at the pace of `pacer`, whose
+//! rate `governor` sets; `syncs` tells the group what is planned; `closing` takes the receivers'
+//! last words and ends the session.
+
+mod carousel;
+mod clock;
+mod closing;
+mod gathering;
+mod governor;
+mod needs;
+mod pacer;
+mod repair;
+mod roster;
+mod sending;
+mod syncs;
+mod unicast;
+
+use std::{
+    collections::VecDeque,
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
+
+use imgcast_common::{
+    bits::BitSet,
+    id::{BlockId, EncodingSymbolId, ImageId, ReceiverId, SessionId, Stream},
+    layout::Layout,
+    prng::Prng,
+    wire::{AbortReason, Header, Message, Name, SenderState},
+};
+
+pub use roster::{HALF_OPEN_MAX, MEMBERS_MAX, Member, MemberState};
+pub use sending::Burst;
+
+use carousel::Carousel;
+use clock::Clock;
+use closing::Closing;
+use governor::Governor;
+use pacer::Pacer;
+use repair::RepairController;
+use roster::{Bucket, Roster};
+use sending::Turns;
+use syncs::SyncTimer;
+use unicast::Unicast;
+
+/// What a session is told at its start and never changes.
+#[derive(Clone, Debug)]
+pub struct SessionConfig {
+    /// The session's number; its low bits gave the data group.
+    pub session: SessionId,
+    /// The image's hash.
+    pub image: ImageId,
+    /// The hash of the index.
+    pub index_hash: [u8; 32],
+    /// How the image is cut.
+    pub layout: Layout,
+    /// Blocks that are all zero: never sent.
+    pub zero_blocks: BitSet,
+    /// What people call the image.
+    pub name: Name,
+    /// The group and port of DATA and SYNC.
+    pub data_group: SocketAddr,
+    /// Where unicast is taken.
+    pub unicast_port: u16,
+    /// MTU of the interface, for REFUSE.
+    pub mtu: u16,
+    /// Start when so many have joined …
+    pub receivers_min: u32,
+    /// … and this has passed since the first one did …
+    pub wait_min: Duration,
+    /// … or when this has, whoever is missing.
+    pub wait_max: Option<Duration>,
+    /// Give up if nobody joins for so long.
+    pub start_timeout: Option<Duration>,
+    /// Rate to begin with, in bits per second on the wire; `None`: find it out.
+    pub rate_start: Option<u64>,
+    /// Rate never to exceed, in bits per second on the wire.
+    pub rate_max: u64,
+    /// Octets that a datagram's payload grows by on the wire: UDP, IP and Ethernet with gap.
+    pub framing_octets: u16,
+}
+
+/// The state machine of one session.
+///
+/// `handle_*` methods take in what happened, `poll_*` methods give out what to do, the rest are
+/// questions. *Drain before you feed*: after each `handle_*` call `poll_transmit` and `poll_event`
+/// until they return `None`, then wait until `poll_timeout` at most and call `handle_timeout`.
+/// `now` never runs backwards.
+#[derive(Debug)]
+pub struct Session {
+    config: SessionConfig,
+    state: SenderState,
+    roster: Roster,
+    image: Carousel,
+    index: Carousel,
+    unicast: Unicast,
+    turns: Turns,
+    repair: RepairController,
+    pacer: Pacer,
+    governor: Governor,
+    clock: Clock,
+    syncs: SyncTimer,
+    closing: Closing,
+    prng: Prng,
+    salt: [u8; 16],
+    began_at: Instant,
+    first_join_at: Option<Instant>,
+    announce_at: Instant,
+    announces: u32,
+    housekeeping_at: Instant,
+    feedback: Bucket,
+    /// Whether an active member hears the group.
+    has_listeners: bool,
+    transmits: VecDeque<Transmit>,
+    events: VecDeque<Event>,
+}
+
+/// Where a datagram goes.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Destination {
+    /// The rendezvous group.
+    Rendezvous,
+    /// The data group.
+    Group,
+    /// One receiver.
+    Unicast(SocketAddr),
+}
+
+/// Something to send.
+#[derive(Clone, Debug)]
+pub enum Transmit {
+    /// A message, now.
+    Message {
+        /// Where to.
+        to: Destination,
+        /// Of which stream it speaks.
+        stream: Stream,
+        /// What.
+        message: Box<Message<'static>>,
+        /// Octets that the datagram is filled up to.
+        octets_min: usize,
+    },
+    /// Symbols of one block, at their time.
+    Burst(Burst),
+}
+
+/// Number of a turn, to name its symbols by while they are fetched and sent.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct TurnId(pub u64);
+
+/// Something for the driver to do or to tell.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Event {
+    /// Fetch a block and make so many repair symbols, then call `handle_turn_ready`.
+    TurnWanted {
+        /// The turn that needs them.
+        turn: TurnId,
+        /// The block.
+        block: BlockId,
+        /// The first repair symbol.
+        first_repair: EncodingSymbolId,
+        /// How many.
+        repairs: u32,
+    },
+    /// The symbols of a turn have been handed out: what was fetched can go.
+    TurnOver(TurnId),
+    /// Sending begins, because all are there or because time is up.
+    Started,
+    /// A receiver joined.
+    Joined(ReceiverId),
+    /// A member's state changed: see the roster.
+    Changed(ReceiverId),
+    /// The session is over.
+    Finished(Outcome),
+}
+
+/// How a session ended.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Outcome {
+    /// It ran to its end.
+    Ended {
+        /// Receivers that were expected: asked for, or joined if these are more.
+        expected: u32,
+        /// Receivers that have the image.
+        done: u32,
+    },
+    /// Nobody joined in time.
+    NoReceivers,
+    /// It was stopped.
+    Aborted(AbortReason),
+}
+
+/// What a session looks like from outside, for people.
+#[derive(Clone, Copy, Debug)]
+pub struct Status {
+    /// What it is doing.
+    pub state: SenderState,
+    /// Members that take part and are not finished.
+    pub active: u32,
+    /// Members that have the image.
+    pub done: u32,
+    /// Members that failed, left or are lost.
+    pub gone: u32,
+    /// Receivers that are expected.
+    pub expected: u32,
+    /// Members that hear no multicast.
+    pub without_multicast: u32,
+    /// Mean share of the image that the members have verified.
+    pub progress: f64,
+    /// The rate that is paced, in bits per second on the wire.
+    pub rate: u64,
+    /// The loss that the rate goes by.
+    pub loss: f64,
+    /// Proactive repair, as a share of S.
+    pub repair_share: f64,
+    /// When sending begins at the latest, if it waits.
+    pub starts_at: Option<Instant>,
+    /// When waiting for the first receiver ends.
+    pub gives_up_at: Option<Instant>,
+}
+
+impl Session {
+    /// A session that gathers receivers. `seed` is the origin of all its random draws.
+    #[must_use]
+    pub fn new(config: SessionConfig, seed: u64, now: Instant) -> Self {
+        let mut prng = Prng::new(seed);
+        let mut salt = [0; 16];
+        prng.fill(&mut salt);
+        let repair_offset = u32::try_from(prng.below(1 << 23)).unwrap_or(0);
+        let mut sendable = BitSet::full(config.layout.blocks());
+        config.zero_blocks.iter().for_each(|block| {
+            sendable.remove(block);
+        });
+        let index_layout = config.layout.of_index();
+        let index_blocks = BitSet::full(index_layout.blocks());
+        let rate_start = config.rate_start.unwrap_or(governor::RATE_START);
+        let governor = Governor::new(rate_start, config.rate_max, now);
+        Self {
+            state: SenderState::Gathering,
+            roster: Roster::default(),
+            image: Carousel::new(Stream::Image, config.layout, sendable, repair_offset),
+            index: Carousel::new(Stream::Index, index_layout, index_blocks, repair_offset),
+            unicast: Unicast::default(),
+            turns: Turns::default(),
+            repair: RepairController::new(config.layout.source_symbols(0)),
+            pacer: Pacer::new(governor.rate(), now),
+            governor,
+            clock: Clock::new(now),
+            syncs: SyncTimer::new(now),
+            closing: Closing::default(),
+            prng,
+            salt,
+            began_at: now,
+            first_join_at: None,
+            announce_at: now,
+            announces: 0,
+            housekeeping_at: now + HOUSEKEEPING,
+            feedback: Bucket::new(now, FEEDBACK_PER_SECOND),
+            has_listeners: false,
+            transmits: VecDeque::new(),
+            events: VecDeque::new(),
+            config,
+        }
+    }
+
+    /// A datagram came from `from`.
+    pub fn handle_message(
+        &mut self,
+        now: Instant,
+        from: SocketAddr,
+        header: &Header,
+        message: &Message<'_>,
+        datagram_octets: usize,
+    ) {
+        if let Message::Join(join) = message {
+            self.on_join(now, from, header, join, datagram_octets);
+        } else if header.session == self.config.session
+            && self.feedback.take(now, FEEDBACK_PER_SECOND, FEEDBACK_PER_SECOND)
+        {
+            match message {
+                Message::Need(need) => self.on_need(now, from, header, need),
+                Message::Done(done) => self.on_done(now, from, done),
+                Message::Leave(leave) => self.on_leave(now, from, *leave),
+                _ => {}
+            }
+        }
+        self.settle(now);
+    }
+
+    /// The block and the repair symbols of a turn are at hand.
+    pub fn handle_turn_ready(&mut self, turn: TurnId) {
+        self.turns.set_ready(turn);
+    }
+
+    /// Ends the session before its time and tells everybody why.
+    pub fn handle_stop(&mut self, now: Instant, reason: AbortReason, text: &str) {
+        if self.state != SenderState::Closing {
+            self.abort(now, reason, text);
+        }
+    }
+
+    /// Starts now, whoever is missing.
+    pub fn handle_start(&mut self, now: Instant) {
+        if self.state == SenderState::Gathering && self.roster.active_count() > 0 {
+            self.start(now);
+        }
+    }
+
+    /// Time has passed.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.clock.handle_timeout(now);
+        self.announce_when_due(now);
+        match self.state {
+            SenderState::Gathering => self.gather(now),
+            SenderState::Sending | SenderState::Idle => self.govern(now),
+            SenderState::Closing => self.linger(now),
+        }
+        if now >= self.housekeeping_at {
+            self.housekeeping_at = now + HOUSEKEEPING;
+            self.keep_house(now);
+        }
+        self.settle(now);
+    }
+
+    /// The next thing to send, if its time has come.
+    #[must_use]
+    pub fn poll_transmit(&mut self, now: Instant) -> Option<Transmit> {
+        self.sync_when_due(now);
+        self.transmits.pop_front().or_else(|| self.next_burst(now).map(Transmit::Burst))
+    }
+
+    /// The next thing to do or tell.
+    #[must_use]
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    /// When `handle_timeout` and `poll_transmit` want to be called at the latest.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Instant {
+        let mut at = self.announce_at.min(self.housekeeping_at).min(self.clock.poll_timeout());
+        at = at.min(self.sync_at());
+        match self.state {
+            SenderState::Gathering => {
+                at = self.deadlines().into_iter().flatten().fold(at, Instant::min);
+            }
+            SenderState::Sending | SenderState::Idle => {
+                at = at.min(self.governor.poll_timeout());
+                if self.has_ready_turn() {
+                    at = at.min(self.pacer.ready_at());
+                }
+            }
+            SenderState::Closing => at = self.closing.poll_timeout().map_or(at, |end| at.min(end)),
+        }
+        at
+    }
+
+    /// Members, for the final table.
+    pub fn members(&self) -> impl Iterator<Item = &Member> {
+        self.roster.members()
+    }
+
+    /// One member.
+    #[must_use]
+    pub fn member(&self, id: ReceiverId) -> Option<&Member> {
+        self.roster.member(id)
+    }
+
+    /// What to tell people.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        let blocks = f64::from(self.config.layout.blocks());
+        let (mut progress, mut counted, mut without_multicast) = (0.0, 0.0, 0);
+        for member in self.roster.members() {
+            let share = match member.state {
+                MemberState::Active => f64::from(member.done_blocks) / blocks,
+                MemberState::Done => 1.0,
+                _ => continue,
+            };
+            without_multicast += u32::from(member.no_multicast);
+            progress += share;
+            counted += 1.0;
+        }
+        let [starts_at, gives_up_at] = self.deadlines();
+        let (active, done) = (self.roster.active_count(), self.roster.count(MemberState::Done));
+        Status {
+            state: self.state,
+            active,
+            done,
+            gone: self.roster.welcomed() - active - done,
+            expected: self.expected(),
+            without_multicast,
+            progress: if counted > 0.0 { progress / counted } else { 0.0 },
+            rate: self.pacer.rate(),
+            loss: self.governor.loss(),
+            repair_share: f64::from(self.repair.share()) / 65_536.0,
+            starts_at,
+            gives_up_at,
+        }
+    }
+
+    /// Octets of one DATA datagram on the wire.
+    fn datagram_octets(&self) -> u64 {
+        let framed = imgcast_common::wire::DATA_HEAD_LEN + imgcast_common::wire::TRAILER_LEN;
+        framed as u64
+            + u64::from(self.config.layout.symbol_size())
+            + u64::from(self.config.framing_octets)
+    }
+
+    /// Receivers that the operator waits for.
+    fn expected(&self) -> u32 {
+        self.config.receivers_min.max(self.roster.welcomed())
+    }
+
+    fn carousel(&mut self, stream: Stream) -> &mut Carousel {
+        match stream {
+            Stream::Image => &mut self.image,
+            Stream::Index => &mut self.index,
+        }
+    }
+
+    fn send(&mut self, to: Destination, message: Message<'static>) {
+        self.send_of(to, Stream::Image, message, 0);
+    }
+
+    fn send_of(
+        &mut self,
+        to: Destination,
+        stream: Stream,
+        message: Message<'static>,
+        octets_min: usize,
+    ) {
+        let message = Box::new(message);
+        self.transmits.push_back(Transmit::Message { to, stream, message, octets_min });
+    }
+
+    /// Brings everything in line after an input.
+    fn settle(&mut self, now: Instant) {
+        self.fill_turns(now);
+        self.note_idleness();
+        self.check_end(now);
+    }
+
+    fn keep_house(&mut self, now: Instant) {
+        self.image.tidy(now);
+        self.index.tidy(now);
+        let roster = &self.roster;
+        let takes_part =
+            |id| roster.member(id).is_some_and(|member| member.state == MemberState::Active);
+        self.unicast.retain(now, takes_part);
+        for id in self.roster.newly_lost(now) {
+            self.events.push_back(Event::Changed(id));
+            self.note_listeners();
+        }
+        let all_idle = self.state == SenderState::Idle;
+        for id in self.roster.due_for_poll(now, all_idle) {
+            self.poll_one(now, id);
+        }
+    }
+
+    fn note_listeners(&mut self) {
+        self.has_listeners = self.roster.active().any(|member| !member.no_multicast);
+    }
+}
+
+/// Slow clean-up; lost receivers are noticed to within so long.
+const HOUSEKEEPING: Duration = Duration::from_millis(500);
+/// A core parses several hundred thousand a second; more than this is an attack or a bug.
+const FEEDBACK_PER_SECOND: f64 = 5_000.0;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,149 @@
+//! Merging what receivers say they need: by maximum into the group's schedule, or into what one of
+//! them gets by unicast.
+
+use std::{net::SocketAddr, time::Instant};
+
+use imgcast_common::{
+    id::{BlockId, Stream},
+    wire::{BlockRange, Header, Need, RefuseReason, WHOLE},
+};
+
+use super::{
+    Event, MemberState, Session,
+    carousel::Reporters,
+    roster::{NEEDS_BURST, NEEDS_PER_SECOND},
+};
+
+impl Session {
+    pub(super) fn on_need(&mut self, now: Instant, from: SocketAddr, header: &Header, need: &Need) {
+        let Some(member) = self.roster.member_mut(need.receiver) else {
+            self.refuse(from, [0; 16], RefuseReason::Rejoin);
+            return;
+        };
+        let (rate, burst) = (f64::from(NEEDS_PER_SECOND), f64::from(NEEDS_BURST));
+        if member.address != from
+            || header.counter <= member.need_counter
+            || !member.bucket.take(now, rate, burst)
+        {
+            return;
+        }
+        member.need_counter = header.counter;
+        match member.state {
+            MemberState::Active | MemberState::Lost => {}
+            MemberState::Ejected => return self.eject(need.receiver),
+            MemberState::Done | MemberState::Failed | MemberState::Left => {
+                return self.acknowledge(need.receiver, from);
+            }
+        }
+        let was_deaf = member.no_multicast;
+        if self.roster.heard(now, need.receiver) {
+            self.events.push_back(Event::Changed(need.receiver));
+            self.note_listeners();
+        }
+        if self.tell_that_it_is_over(from) {
+            return;
+        }
+        self.roster.note_report(need);
+        if was_deaf != need.flags.no_multicast {
+            self.note_listeners();
+        }
+        let described_at = self.clock.described_at(now, need.echo_micros, need.hold_micros);
+        if !need.flags.no_multicast && !need.flags.detached {
+            let echo_at = self.clock.sent_at(need.echo_micros);
+            let loss = f64::from(need.network_loss) / 65_536.0;
+            self.governor.on_report(now, need.receiver, loss, echo_at);
+        }
+        self.merge(now, header.stream, need, described_at);
+    }
+
+    fn merge(&mut self, now: Instant, stream: Stream, need: &Need, described_at: Instant) {
+        let layout = *self.carousel(stream).layout();
+        let inside = need.needs.last().is_none_or(|range| range.end() <= layout.blocks());
+        if !inside || need.needs.is_empty() {
+            return;
+        }
+        let mut blocks = 0;
+        for range in &need.needs {
+            for block in range.first..range.end() {
+                if range.symbols != WHOLE {
+                    blocks += 1;
+                    if blocks > DEFICITS_PER_NEED_MAX {
+                        return;
+                    }
+                }
+                let id = BlockId { stream, number: block };
+                self.merge_block(now, id, range, need, described_at);
+            }
+        }
+        self.sync_soon();
+    }
+
+    fn merge_block(
+        &mut self,
+        now: Instant,
+        block: BlockId,
+        range: &BlockRange,
+        need: &Need,
+        described_at: Instant,
+    ) {
+        self.note_deficit(block, range.symbols, need);
+        if need.flags.no_multicast
+            || need.flags.by_unicast
+            || self.is_for_one(now, block, need.receiver)
+        {
+            let carousel = self.carousel(block.stream);
+            if carousel.sendable().contains(block.number) {
+                let source_symbols = carousel.layout().source_symbols(block.number);
+                let wanted = (block, range.symbols, source_symbols);
+                self.unicast.need(now, need.receiver, described_at, wanted);
+            }
+            return;
+        }
+        let carousel = self.carousel(block.stream);
+        if range.symbols == WHOLE {
+            carousel.need_whole(block.number, described_at);
+        } else {
+            carousel.need_symbols(block.number, u32::from(range.symbols), described_at);
+        }
+        carousel.note_reporter(block.number, need.receiver);
+    }
+
+    /// Keeps the books on a deficit: for the final table, and for the proactive repair.
+    fn note_deficit(&mut self, block: BlockId, symbols: u16, need: &Need) {
+        if symbols == WHOLE {
+            return;
+        }
+        let Some(member) = self.roster.member_mut(need.receiver) else { return };
+        member.repaired_symbols += u64::from(symbols);
+        let counts = !need.flags.no_multicast && !need.flags.detached && !need.flags.by_unicast;
+        if block.stream == Stream::Image && counts {
+            let joined_at = member.joined_at;
+            self.repair.on_deficit(block.number, u32::from(symbols), joined_at);
+        }
+    }
+
+    /// Whether nobody but this receiver needs the block, and nothing new waits for the group.
+    fn is_for_one(
+        &mut self,
+        now: Instant,
+        block: BlockId,
+        id: imgcast_common::id::ReceiverId,
+    ) -> bool {
+        if !self.image.has_nothing_new() || !self.index.has_nothing_new() {
+            return false;
+        }
+        let alone = self.roster.active_count() == 1;
+        let window = self.feedback_window();
+        let carousel = self.carousel(block.stream);
+        let others = match carousel.reporters(block.number) {
+            Reporters::None => false,
+            Reporters::One(one) => one != id,
+            Reporters::Many => true,
+        };
+        let settled = carousel.last_sent(block.number).is_none_or(|at| now >= at + window);
+        !others && !carousel.is_planned(block.number) && (alone || settled)
+    }
+}
+
+/// As many incomplete blocks as a receiver with 64 GiB for them could hold.
+const DEFICITS_PER_NEED_MAX: u32 = 65_536;

@@ -1,0 +1,127 @@
+//! When the next burst may leave, so that the mean rate is kept and no burst is longer than a few
+//! milliseconds of it.
+
+use std::time::{Duration, Instant};
+
+/// Spreads octets over time.
+#[derive(Debug)]
+pub(super) struct Pacer {
+    rate_bits_per_second: u64,
+    next_at: Instant,
+    /// Octets that unicast may send while the group wants data too.
+    unicast_credit: i64,
+}
+
+impl Pacer {
+    pub(super) const fn new(rate_bits_per_second: u64, now: Instant) -> Self {
+        Self { rate_bits_per_second, next_at: now, unicast_credit: 0 }
+    }
+
+    pub(super) const fn set_rate(&mut self, rate_bits_per_second: u64) {
+        self.rate_bits_per_second = rate_bits_per_second;
+    }
+
+    pub(super) const fn rate(&self) -> u64 {
+        self.rate_bits_per_second
+    }
+
+    /// When a burst may be handed out: a little before it leaves, so that whoever sends it has the
+    /// next one at hand.
+    pub(super) fn ready_at(&self) -> Instant {
+        self.next_at.checked_sub(LOOKAHEAD).unwrap_or(self.next_at)
+    }
+
+    /// Symbols for one burst out of datagrams of so many octets on the wire.
+    pub(super) fn burst(&self, datagram_octets: u64) -> u32 {
+        let octets = self.rate_bits_per_second / 8 * BURST_MILLIS_MAX / 1000;
+        let symbols = (octets / datagram_octets.max(1)).clamp(1, BURST_SYMBOLS_MAX);
+        u32::try_from(symbols).unwrap_or(1)
+    }
+
+    /// Takes so many octets off the schedule; returns when they are to leave.
+    pub(super) fn take(&mut self, now: Instant, octets: u64) -> Instant {
+        let at = self.next_at.max(now.checked_sub(CATCH_UP).unwrap_or(now));
+        self.next_at = at + self.time_for(octets);
+        at.max(now)
+    }
+
+    /// How long so many octets take at the present rate.
+    pub(super) fn time_for(&self, octets: u64) -> Duration {
+        Duration::from_secs_f64(octets as f64 * 8.0 / self.rate_bits_per_second.max(1) as f64)
+    }
+
+    /// So many octets went to the group: unicast may have its share of as many.
+    pub(super) fn grant_unicast(&mut self, octets: u64) {
+        let share = i64::try_from(octets * UNICAST_PERCENT / 100).unwrap_or(0);
+        self.unicast_credit = (self.unicast_credit + share).min(UNICAST_CREDIT_MAX);
+    }
+
+    /// Unicast sent so many octets beside what the group wanted.
+    pub(super) fn spend_unicast(&mut self, octets: u64) {
+        self.unicast_credit -= i64::try_from(octets).unwrap_or(0);
+    }
+
+    pub(super) const fn unicast_has_credit(&self) -> bool {
+        self.unicast_credit > 0
+    }
+}
+
+/// How far ahead of its time a burst is handed out: as long as a host may sleep too long.
+const LOOKAHEAD: Duration = Duration::from_millis(4);
+/// What was missed longer ago is not made up for, or a stall would end in a flood.
+const CATCH_UP: Duration = Duration::from_millis(1);
+/// A switch port of 128 KiB and more holds a burst of so long at a tenth of the rate in excess.
+const BURST_MILLIS_MAX: u64 = 5;
+/// One datagram with segmentation offload carries 44 symbols of 1,408 octets.
+const BURST_SYMBOLS_MAX: u64 = 44;
+/// Those who cannot hear the group must not slow it.
+const UNICAST_PERCENT: u64 = 8;
+/// A burst's worth, so that credit is not saved up.
+const UNICAST_CREDIT_MAX: i64 = 64 << 10;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "a base for virtual time")]
+    fn the_mean_rate_is_kept_and_a_stall_is_not_made_up_for() {
+        let start = Instant::now();
+        let mut pacer = Pacer::new(80_000_000, start);
+        let mut at = start;
+        for _ in 0..100 {
+            at = pacer.take(start, 10_000);
+        }
+        assert_eq!(at, start + Duration::from_millis(99));
+        let late = start + Duration::from_secs(5);
+        assert_eq!(pacer.take(late, 10_000), late);
+        assert_eq!(pacer.take(late, 10_000), late);
+        let caught_up = pacer.take(late, 10_000);
+        assert_eq!(caught_up, late + Duration::from_millis(1));
+    }
+
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "a base for virtual time")]
+    fn bursts_follow_the_rate() {
+        let now = Instant::now();
+        assert_eq!(Pacer::new(1_000_000, now).burst(1518), 1);
+        assert_eq!(Pacer::new(50_000_000, now).burst(1518), 20);
+        assert_eq!(Pacer::new(10_000_000_000, now).burst(1518), 44);
+    }
+
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "a base for virtual time")]
+    fn unicast_gets_its_share_of_what_the_group_gets() {
+        let mut pacer = Pacer::new(1_000_000_000, Instant::now());
+        let mut unicast = 0;
+        for _ in 0..10_000 {
+            pacer.grant_unicast(60_000);
+            while pacer.unicast_has_credit() {
+                pacer.spend_unicast(15_000);
+                unicast += 15_000;
+            }
+        }
+        let share = unicast * 100 / (10_000 * 60_000);
+        assert!((7..=8).contains(&share), "{share} %");
+    }
+}

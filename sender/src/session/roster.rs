@@ -1,0 +1,290 @@
+//! Who takes part: admission, what each member last said, and who counts as lost.
+//!
+//! ```text
+//!  JOIN ──► Active ──► Done | Failed | Left | Ejected
+//!             │ ▲
+//!   silence   ▼ │ heard again
+//!            Lost
+//! ```
+
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
+
+use imgcast_common::{
+    id::ReceiverId,
+    wire::{Done, Join, Need},
+};
+
+/// All receivers that ever joined this session.
+#[derive(Debug, Default)]
+pub(super) struct Roster {
+    members: BTreeMap<ReceiverId, Member>,
+    by_nonce: BTreeMap<[u8; 16], ReceiverId>,
+    by_key: BTreeMap<[u8; 16], ReceiverId>,
+    next_id: u32,
+    active: u32,
+    half_open: u32,
+}
+
+/// One receiver, as the sender knows it.
+#[derive(Clone, Debug)]
+pub struct Member {
+    /// Its number.
+    pub id: ReceiverId,
+    /// Where its unicast goes.
+    pub address: SocketAddr,
+    /// Its host name, as it says.
+    pub host: String,
+    /// How it stands.
+    pub state: MemberState,
+    /// When it was welcomed.
+    pub joined_at: Instant,
+    /// When anything came from it last.
+    pub heard_at: Instant,
+    /// Whether it hears nothing from the group.
+    pub no_multicast: bool,
+    /// Blocks of the image that it has verified.
+    pub done_blocks: u32,
+    /// Share of the group's datagrams that the network lost, smoothed.
+    pub network_loss: f64,
+    /// Share that its own socket dropped, smoothed.
+    pub socket_loss: f64,
+    /// Symbols that it asked for beyond what it was sent at first.
+    pub repaired_symbols: u64,
+    /// Its last words.
+    pub done: Option<Done>,
+    pub(super) confirmed: bool,
+    pub(super) nonce: [u8; 16],
+    pub(super) key: [u8; 16],
+    pub(super) need_counter: u64,
+    pub(super) polls_unanswered: u32,
+    pub(super) polled_at: Option<Instant>,
+    pub(super) bucket: Bucket,
+}
+
+/// How a member stands.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum MemberState {
+    /// It takes part.
+    Active,
+    /// It has the whole image, verified and flushed.
+    Done,
+    /// It said that it failed.
+    Failed,
+    /// It said that it goes.
+    Left,
+    /// Nothing was heard from it for too long.
+    Lost,
+    /// Another run of the same receiver took its place.
+    Ejected,
+}
+
+/// What became of a JOIN.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Admission {
+    /// A new member; perhaps in the place of an older one, which is ejected.
+    New { id: ReceiverId, replaced: Option<ReceiverId> },
+    /// The same run asks again.
+    Known(ReceiverId),
+    /// No room.
+    Full,
+    /// Too many that never confirmed; this one may try again.
+    Busy,
+}
+
+impl Roster {
+    /// Admits a receiver, or finds that it is a member already.
+    pub(super) fn admit(&mut self, now: Instant, from: SocketAddr, join: &Join) -> Admission {
+        if let Some(id) = self.by_nonce.get(&join.nonce) {
+            return Admission::Known(*id);
+        }
+        if self.members.len() >= MEMBERS_MAX {
+            return Admission::Full;
+        }
+        if self.half_open >= HALF_OPEN_MAX {
+            return Admission::Busy;
+        }
+        let id = ReceiverId(self.next_id);
+        self.next_id += 1;
+        let replaced = self.by_key.insert(join.key, id);
+        self.by_nonce.insert(join.nonce, id);
+        self.members.insert(id, Member::new(now, id, from, join));
+        self.active += 1;
+        self.half_open += 1;
+        if let Some(old) = replaced {
+            self.set_state(old, MemberState::Ejected);
+        }
+        Admission::New { id, replaced }
+    }
+
+    /// Notes a sign of life; returns whether it had been lost.
+    pub(super) fn heard(&mut self, now: Instant, id: ReceiverId) -> bool {
+        let Some(member) = self.members.get_mut(&id) else { return false };
+        member.heard_at = now;
+        member.polls_unanswered = 0;
+        if !member.confirmed {
+            member.confirmed = true;
+            self.half_open -= 1;
+        }
+        let was_lost = member.state == MemberState::Lost;
+        if was_lost {
+            self.set_state(id, MemberState::Active);
+        }
+        was_lost
+    }
+
+    /// Takes in what a NEED says of its sender.
+    pub(super) fn note_report(&mut self, need: &Need) {
+        let Some(member) = self.members.get_mut(&need.receiver) else { return };
+        member.no_multicast = need.flags.no_multicast;
+        member.done_blocks = need.done_blocks;
+        let smooth = |old: &mut f64, new: u16| *old += (f64::from(new) / 65_536.0 - *old) / 4.0;
+        smooth(&mut member.network_loss, need.network_loss);
+        smooth(&mut member.socket_loss, need.socket_loss);
+    }
+
+    pub(super) fn set_state(&mut self, id: ReceiverId, state: MemberState) {
+        let Some(member) = self.members.get_mut(&id) else { return };
+        let (was, is) = (member.state == MemberState::Active, state == MemberState::Active);
+        member.state = state;
+        self.active = self.active + u32::from(is) - u32::from(was);
+        if !is && !member.confirmed {
+            member.confirmed = true;
+            self.half_open -= 1;
+        }
+    }
+
+    pub(super) fn member(&self, id: ReceiverId) -> Option<&Member> {
+        self.members.get(&id)
+    }
+
+    pub(super) fn member_mut(&mut self, id: ReceiverId) -> Option<&mut Member> {
+        self.members.get_mut(&id)
+    }
+
+    pub(super) fn members(&self) -> impl Iterator<Item = &Member> {
+        self.members.values()
+    }
+
+    /// Members that take part and are not finished.
+    pub(super) fn active(&self) -> impl Iterator<Item = &Member> {
+        self.members.values().filter(|member| member.state == MemberState::Active)
+    }
+
+    pub(super) const fn active_count(&self) -> u32 {
+        self.active
+    }
+
+    pub(super) fn count(&self, state: MemberState) -> u32 {
+        let count = self.members.values().filter(|member| member.state == state).count();
+        u32::try_from(count).unwrap_or(u32::MAX)
+    }
+
+    /// Members ever welcomed, those that were replaced left out.
+    pub(super) fn welcomed(&self) -> u32 {
+        let all = u32::try_from(self.members.len()).unwrap_or(u32::MAX);
+        all - self.count(MemberState::Ejected)
+    }
+
+    /// Those whom to ask by unicast whether they are still there: silent for long, or merely idle
+    /// when `all_idle` says that the session waits for nothing else.
+    pub(super) fn due_for_poll(&mut self, now: Instant, all_idle: bool) -> Vec<ReceiverId> {
+        let silence = if all_idle { POLL_INTERVAL } else { SILENCE_BEFORE_POLLS };
+        let mut due = Vec::new();
+        for member in self.members.values_mut() {
+            let polled = member.polled_at.is_some_and(|at| now < at + POLL_INTERVAL);
+            let active = member.state == MemberState::Active;
+            if active && !polled && now >= member.heard_at + silence {
+                member.polled_at = Some(now);
+                member.polls_unanswered += 1;
+                due.push(member.id);
+            }
+        }
+        due
+    }
+
+    /// Those that are lost as of now.
+    pub(super) fn newly_lost(&mut self, now: Instant) -> Vec<ReceiverId> {
+        let gone = |member: &&Member| {
+            member.polls_unanswered >= POLLS_BEFORE_LOST
+                && now >= member.heard_at + SILENCE_BEFORE_LOST
+        };
+        let lost: Vec<_> = self.active().filter(gone).map(|member| member.id).collect();
+        for id in &lost {
+            self.set_state(*id, MemberState::Lost);
+        }
+        lost
+    }
+}
+
+impl Member {
+    fn new(now: Instant, id: ReceiverId, address: SocketAddr, join: &Join) -> Self {
+        Self {
+            id,
+            address,
+            host: join.host.clone(),
+            state: MemberState::Active,
+            joined_at: now,
+            heard_at: now,
+            no_multicast: false,
+            done_blocks: 0,
+            network_loss: 0.0,
+            socket_loss: 0.0,
+            repaired_symbols: 0,
+            done: None,
+            confirmed: false,
+            nonce: join.nonce,
+            key: join.key,
+            need_counter: 0,
+            polls_unanswered: 0,
+            polled_at: None,
+            bucket: Bucket::new(now, f64::from(NEEDS_BURST)),
+        }
+    }
+}
+
+/// A token bucket for counting messages.
+#[derive(Clone, Debug)]
+pub(super) struct Bucket {
+    tokens: f64,
+    at: Instant,
+}
+
+impl Bucket {
+    pub(super) const fn new(now: Instant, tokens: f64) -> Self {
+        Self { tokens, at: now }
+    }
+
+    /// Takes one token, if there is one.
+    pub(super) fn take(&mut self, now: Instant, per_second: f64, burst: f64) -> bool {
+        let elapsed = now.saturating_duration_since(self.at).as_secs_f64();
+        self.at = self.at.max(now);
+        self.tokens = (self.tokens + elapsed * per_second).min(burst);
+        let granted = self.tokens >= 1.0;
+        if granted {
+            self.tokens -= 1.0;
+        }
+        granted
+    }
+}
+
+/// What the tables of one sender hold comfortably.
+pub const MEMBERS_MAX: usize = 16_384;
+/// Forged JOINs cannot fill the table: so many may be members without having said anything yet.
+pub const HALF_OPEN_MAX: u32 = 1_024;
+/// A receiver's needs change at the pace of blocks, not of datagrams.
+pub(super) const NEEDS_PER_SECOND: u16 = 20;
+/// A long list of needs comes in several datagrams at once.
+pub(super) const NEEDS_BURST: u16 = 10;
+
+/// Long before it is lost a silent receiver is asked.
+const SILENCE_BEFORE_POLLS: Duration = Duration::from_secs(30);
+/// Between two questions to the same receiver.
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
+/// As often as RFC 5740 repeats what must arrive (its ROBUST factor).
+const POLLS_BEFORE_LOST: u32 = 20;
+/// A node that reboots or hangs on its disk is back by then.
+const SILENCE_BEFORE_LOST: Duration = Duration::from_secs(60);

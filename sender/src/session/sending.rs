@@ -1,0 +1,269 @@
+//! From what is owed to bursts on the wire: turns are prepared ahead of their time, a few of them
+//! interleaved, and group and unicast share the rate.
+
+use std::{collections::VecDeque, time::Instant};
+
+use imgcast_common::{
+    id::{BlockId, EncodingSymbolId, ReceiverId, Stream},
+    wire::{DataHead, SenderState, WHOLE},
+};
+
+use super::{Destination, Event, Session, TurnId, carousel::Plan};
+
+/// The turns that are being prepared or sent.
+#[derive(Debug, Default)]
+pub(super) struct Turns {
+    group: VecDeque<Turn>,
+    unicast: VecDeque<Turn>,
+    last_id: u64,
+    /// Which of the interleaved turns is next.
+    rotation: usize,
+}
+
+#[derive(Debug)]
+struct Turn {
+    id: TurnId,
+    plan: Plan,
+    to: Option<ReceiverId>,
+    ready: bool,
+    sent: u32,
+}
+
+/// A run of symbols of one block, to leave together.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Burst {
+    /// When it is to leave.
+    pub at: Instant,
+    /// Where to.
+    pub to: Destination,
+    /// The turn whose symbols these are.
+    pub turn: TurnId,
+    /// The block.
+    pub block: BlockId,
+    /// How many symbols.
+    pub count: u32,
+    first_esi: u32,
+    turn_count: u8,
+    stored_len: u32,
+    still_to_come: u32,
+}
+
+impl Burst {
+    /// What stands before the symbol at `position`, which is below `count`.
+    #[must_use]
+    pub fn head(&self, position: u32) -> Option<DataHead> {
+        let still_to_come = self.still_to_come.saturating_sub(position);
+        Some(DataHead {
+            block: self.block.number,
+            esi: EncodingSymbolId::new(self.first_esi + position)?,
+            turn: self.turn_count,
+            stored_len: self.stored_len,
+            still_to_come: u16::try_from(still_to_come).unwrap_or(u16::MAX),
+        })
+    }
+}
+
+impl Turns {
+    pub(super) fn is_empty(&self) -> bool {
+        self.group.is_empty() && self.unicast.is_empty()
+    }
+
+    pub(super) fn has_stream(&self, stream: Stream) -> bool {
+        self.group.iter().any(|turn| turn.plan.block.stream == stream)
+    }
+
+    pub(super) fn set_ready(&mut self, id: TurnId) {
+        let turns = self.group.iter_mut().chain(&mut self.unicast);
+        turns.filter(|turn| turn.id == id).for_each(|turn| turn.ready = true);
+    }
+
+    fn push(&mut self, plan: Plan, to: Option<ReceiverId>) -> Event {
+        self.last_id += 1;
+        let id = TurnId(self.last_id);
+        let turns = if to.is_some() { &mut self.unicast } else { &mut self.group };
+        turns.push_back(Turn { id, plan, to, ready: false, sent: 0 });
+        let none = EncodingSymbolId::new(0);
+        let first_repair = EncodingSymbolId::new(plan.first_repair).or(none);
+        Event::TurnWanted {
+            turn: id,
+            block: plan.block,
+            first_repair: first_repair.unwrap_or_else(|| unreachable!("0 has 24 bits")),
+            repairs: plan.repairs,
+        }
+    }
+
+    /// Position of the next turn of the group that can send, among those that are interleaved.
+    fn next_group(&self) -> Option<usize> {
+        let together = self.group.len().min(INTERLEAVED_TURNS);
+        (0..together)
+            .map(|step| (self.rotation + step) % together)
+            .find(|position| self.group[*position].ready)
+    }
+
+    fn next_unicast(&self) -> Option<usize> {
+        self.unicast.iter().position(|turn| turn.ready)
+    }
+}
+
+impl Turn {
+    const fn total(&self) -> u32 {
+        self.plan.sources + self.plan.repairs
+    }
+
+    /// The next symbols, at most `count_max`: their first ESI and how many.
+    fn next_run(&self, count_max: u32) -> (u32, u32) {
+        match self.plan.sources.checked_sub(self.sent) {
+            Some(sources_left) if sources_left > 0 => (self.sent, count_max.min(sources_left)),
+            _ => {
+                let repair = self.sent - self.plan.sources;
+                (self.plan.first_repair + repair, count_max.min(self.total() - self.sent))
+            }
+        }
+    }
+}
+
+impl Session {
+    /// Takes up turns ahead of their time.
+    pub(super) fn fill_turns(&mut self, now: Instant) {
+        if !matches!(self.state, SenderState::Sending | SenderState::Idle) {
+            return;
+        }
+        while self.turns.unicast.len() < UNICAST_TURNS_AHEAD
+            && let Some((receiver, block, symbols)) = self.unicast.next(now)
+        {
+            let repairs = if symbols == WHOLE { 0 } else { u32::from(symbols) + 1 };
+            let carousel = self.carousel(block.stream);
+            if let Some(plan) = carousel.unicast_turn(block.number, symbols == WHOLE, repairs) {
+                self.unicast.note_turn(receiver, block, plan.sources + plan.repairs);
+                let event = self.turns.push(plan, Some(receiver));
+                self.events.push_back(event);
+            }
+        }
+        while self.has_listeners
+            && self.turns.group.len() < TURNS_AHEAD
+            && let Some(plan) = self.next_plan(now)
+        {
+            let event = self.turns.push(plan, None);
+            self.events.push_back(event);
+        }
+    }
+
+    fn next_plan(&mut self, now: Instant) -> Option<Plan> {
+        let index_repairs = |symbols: u32| symbols.div_ceil(10).max(INDEX_REPAIRS_MIN);
+        if let Some(plan) = self.index.next_turn(index_repairs) {
+            return Some(plan);
+        }
+        let plan = self.image.next_turn(|symbols| self.repair.repairs_for(symbols))?;
+        if plan.sources > 0 {
+            self.repair.on_turn(plan.block.number, now);
+        }
+        Some(plan)
+    }
+
+    /// Whether a burst could leave as soon as the pacer agrees.
+    pub(super) fn has_ready_turn(&self) -> bool {
+        self.turns.next_group().is_some() || self.turns.next_unicast().is_some()
+    }
+
+    /// The next burst, if its time has come.
+    pub(super) fn next_burst(&mut self, now: Instant) -> Option<Burst> {
+        let flowing = matches!(self.state, SenderState::Sending | SenderState::Idle);
+        if !flowing || now < self.pacer.ready_at() {
+            return None;
+        }
+        let group = self.turns.next_group();
+        let group_wants = self.has_listeners
+            && !(self.turns.group.is_empty() && self.image.is_idle() && self.index.is_idle());
+        let unicast =
+            self.turns.next_unicast().filter(|_| !group_wants || self.pacer.unicast_has_credit());
+        match (unicast, group) {
+            (Some(position), _) => self.unicast_burst(now, position, group_wants),
+            (None, Some(position)) => self.group_burst(now, position),
+            (None, None) => None,
+        }
+    }
+
+    fn group_burst(&mut self, now: Instant, position: usize) -> Option<Burst> {
+        let octets = self.datagram_octets();
+        let turn = self.turns.group.get_mut(position)?;
+        let (first_esi, count) = turn.next_run(self.pacer.burst(octets));
+        let at = self.pacer.take(now, octets * u64::from(count));
+        self.pacer.grant_unicast(octets * u64::from(count));
+        let burst = make_burst(turn, at, Destination::Group, first_esi, count);
+        turn.sent += count;
+        let (over, plan) = (turn.sent == turn.total(), turn.plan);
+        self.carousel(plan.block.stream).note_sent(plan.block.number, count, at);
+        if over {
+            if plan.sources > 0 && plan.block.stream == Stream::Image {
+                self.repair.on_turn_over(plan.block.number, at);
+            }
+            self.turns.group.remove(position);
+            self.turns.rotation = position;
+            self.finish_turn(now, burst.turn);
+        } else {
+            self.turns.rotation = position + 1;
+        }
+        Some(burst)
+    }
+
+    fn unicast_burst(&mut self, now: Instant, position: usize, shared: bool) -> Option<Burst> {
+        let octets = self.datagram_octets();
+        let turn = self.turns.unicast.get_mut(position)?;
+        let receiver = turn.to?;
+        let (first_esi, count) = turn.next_run(self.pacer.burst(octets));
+        let at = self.pacer.take(now, octets * u64::from(count));
+        if shared {
+            self.pacer.spend_unicast(octets * u64::from(count));
+        }
+        let address = self.roster.member(receiver)?.address;
+        let burst = make_burst(turn, at, Destination::Unicast(address), first_esi, count);
+        turn.sent += count;
+        let (over, block) = (turn.sent == turn.total(), turn.plan.block);
+        self.unicast.note_sent(receiver, block, count, at);
+        if over {
+            self.turns.unicast.remove(position);
+            self.finish_turn(now, burst.turn);
+        }
+        Some(burst)
+    }
+
+    fn finish_turn(&mut self, now: Instant, turn: TurnId) {
+        self.events.push_back(Event::TurnOver(turn));
+        self.syncs_after_turn();
+        self.settle(now);
+    }
+
+    /// When the last turn is handed out the group is told at once that nothing follows.
+    const fn syncs_after_turn(&mut self) {
+        self.sync_soon();
+    }
+}
+
+const fn make_burst(
+    turn: &Turn,
+    at: Instant,
+    to: Destination,
+    first_esi: u32,
+    count: u32,
+) -> Burst {
+    Burst {
+        at,
+        to,
+        turn: turn.id,
+        block: turn.plan.block,
+        count,
+        first_esi,
+        turn_count: turn.plan.count,
+        stored_len: turn.plan.stored_len,
+        still_to_come: turn.total() - turn.sent - 1,
+    }
+}
+
+/// A microburst in a switch costs each of them little.
+const INTERLEAVED_TURNS: usize = 4;
+/// Reading, hashing and coding a block takes a few milliseconds; at 10 Gbit/s it is sent in one.
+const TURNS_AHEAD: usize = 16;
+/// Unicast is slower, and a new NEED changes what is wanted.
+const UNICAST_TURNS_AHEAD: usize = 4;
+/// The index is small and all wait for it: it goes out with more repair than loss needs.
+const INDEX_REPAIRS_MIN: u32 = 4;

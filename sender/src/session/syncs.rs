@@ -1,0 +1,193 @@
+//! When the group is told what is planned, and who is polled.
+
+use std::time::{Duration, Instant};
+
+use imgcast_common::{
+    id::{ReceiverId, Stream},
+    timing::{GRTT_MIN, feedback_window, group_log2},
+    wire::{Message, Poll, SenderState, Sync},
+};
+
+use super::{Destination, MemberState, Session};
+
+/// Keeps the times of SYNC.
+#[derive(Debug)]
+pub(super) struct SyncTimer {
+    last_at: Instant,
+    soon: bool,
+    index_at: Instant,
+    /// The index is spoken of with every SYNC until then.
+    index_busy_until: Instant,
+    unicast_at: Instant,
+    poll: Poll,
+    last_poll_id: u16,
+    gathering_poll_at: Instant,
+}
+
+impl SyncTimer {
+    pub(super) const fn new(now: Instant) -> Self {
+        Self {
+            last_at: now,
+            soon: false,
+            index_at: now,
+            index_busy_until: now,
+            unicast_at: now,
+            poll: Poll { mask_bits: 0, id: 0, nonce: 0 },
+            last_poll_id: 0,
+            gathering_poll_at: now,
+        }
+    }
+}
+
+impl Session {
+    /// The plan changed: receivers hear of it within one GRTT.
+    pub(super) const fn sync_soon(&mut self) {
+        self.syncs.soon = true;
+    }
+
+    pub(super) fn sync_at(&self) -> Instant {
+        if self.first_join_at.is_none() && self.state == SenderState::Gathering {
+            return self.announce_at;
+        }
+        let wait = match (self.syncs.soon, self.state) {
+            (true, _) => self.clock.grtt().clamp(GRTT_MIN, SYNC_INTERVAL_SENDING),
+            (false, SenderState::Sending) => SYNC_INTERVAL_SENDING,
+            (false, _) => SYNC_INTERVAL,
+        };
+        self.syncs.last_at + wait
+    }
+
+    pub(super) fn sync_when_due(&mut self, now: Instant) {
+        let silent = self.first_join_at.is_none() && self.state == SenderState::Gathering;
+        if silent || self.state == SenderState::Closing || now < self.sync_at() {
+            return;
+        }
+        self.syncs.last_at = now;
+        self.syncs.soon = false;
+        if !self.index.is_idle() || self.turns.has_stream(Stream::Index) {
+            self.syncs.index_busy_until = now + INDEX_SYNCS_FOR;
+        }
+        if now < self.syncs.index_busy_until || now >= self.syncs.index_at {
+            self.syncs.index_at = now + SYNC_INTERVAL;
+            let sync = self.sync(now, Stream::Index);
+            self.broadcast(now, Stream::Index, sync);
+        }
+        let sync = self.sync(now, Stream::Image);
+        self.broadcast(now, Stream::Image, sync);
+    }
+
+    /// To the group, and now and then to those who do not hear it.
+    fn broadcast(&mut self, now: Instant, stream: Stream, sync: Sync) {
+        if now >= self.syncs.unicast_at || stream == Stream::Index {
+            if stream == Stream::Image {
+                self.syncs.unicast_at = now + UNICAST_SYNC_INTERVAL;
+            }
+            let deaf = self.roster.active().filter(|member| member.no_multicast);
+            let addresses: Vec<_> = deaf.map(|member| member.address).collect();
+            for address in addresses {
+                let message = Message::Sync(sync.clone());
+                self.send_of(Destination::Unicast(address), stream, message, 0);
+            }
+        }
+        self.send_of(Destination::Group, stream, Message::Sync(sync), 0);
+    }
+
+    fn sync(&mut self, now: Instant, stream: Stream) -> Sync {
+        let (covers_first, covers_end, planned) = self.carousel(stream).planned();
+        let group_log2 = group_log2(self.roster.active_count());
+        let window = feedback_window(group_log2, self.clock.grtt()).as_millis();
+        Sync {
+            time_micros: self.clock.micros(now),
+            grtt: Sync::pack_grtt(self.clock.grtt()),
+            group_log2,
+            feedback_window_ms: u16::try_from(window).unwrap_or(u16::MAX),
+            rate_kilobits: u32::try_from(self.pacer.rate() / 1000).unwrap_or(u32::MAX),
+            repair_share: self.repair.share(),
+            state: self.state,
+            poll: self.syncs.poll,
+            covers_first,
+            covers_end,
+            planned,
+        }
+    }
+
+    /// Ends a control period: sets the rate and polls a sample of the group.
+    pub(super) fn govern(&mut self, now: Instant) {
+        let settling = self.feedback_window() + 2 * self.clock.grtt();
+        self.repair.handle_timeout(now, settling);
+        let octets = self.datagram_octets();
+        if self.governor.handle_timeout(now, self.clock.grtt(), octets) {
+            self.pacer.set_rate(self.governor.rate());
+            let period = self.governor.poll_timeout().saturating_duration_since(now);
+            self.poll_sample(period);
+        }
+    }
+
+    pub(super) fn poll_while_gathering(&mut self, now: Instant) {
+        if now >= self.syncs.gathering_poll_at {
+            self.syncs.gathering_poll_at = now + SYNC_INTERVAL;
+            self.poll_sample(SYNC_INTERVAL);
+        }
+    }
+
+    /// About 64 receivers a second are asked to report.
+    fn poll_sample(&mut self, period: Duration) {
+        let answers = (POLL_ANSWERS_PER_SECOND * period.as_secs_f64()).max(1.0);
+        let ratio = f64::from(self.roster.active_count()) / answers;
+        let mask_bits = (0..14).find(|bits| f64::from(1u32 << bits) >= ratio).unwrap_or(14);
+        let nonce = u32::try_from(self.prng.bits() >> 32).unwrap_or(0);
+        self.syncs.poll = Poll { mask_bits, id: self.next_poll_id(), nonce };
+    }
+
+    /// Asks one receiver whether it is still there.
+    pub(super) fn poll_one(&mut self, now: Instant, id: ReceiverId) {
+        let Some(address) = self.roster.member(id).map(|member| member.address) else { return };
+        let mut sync = self.sync(now, Stream::Image);
+        sync.poll = Poll { mask_bits: 0, id: self.next_poll_id(), nonce: 0 };
+        self.send(Destination::Unicast(address), Message::Sync(sync));
+    }
+
+    fn next_poll_id(&mut self) -> u16 {
+        self.syncs.last_poll_id = self.syncs.last_poll_id.checked_add(1).unwrap_or(1);
+        self.syncs.last_poll_id
+    }
+
+    /// `T_fb`.
+    pub(super) fn feedback_window(&self) -> Duration {
+        feedback_window(group_log2(self.roster.active_count()), self.clock.grtt())
+    }
+
+    /// Whether the session is waiting for nothing but words.
+    pub(super) fn note_idleness(&mut self) {
+        let idle = self.turns.is_empty()
+            && self.unicast.is_idle()
+            && (!self.has_listeners || (self.image.is_idle() && self.index.is_idle()));
+        match (self.state, idle) {
+            (SenderState::Sending, true) => {
+                self.state = SenderState::Idle;
+                self.syncs.soon = true;
+            }
+            (SenderState::Idle, false) => {
+                self.state = SenderState::Sending;
+                self.syncs.soon = true;
+            }
+            _ => {}
+        }
+    }
+
+    /// Whether a member's words count at all.
+    pub(super) fn is_active(&self, id: ReceiverId) -> bool {
+        self.roster.member(id).is_some_and(|member| member.state == MemberState::Active)
+    }
+}
+
+/// While symbols flow the plan changes all the time.
+const SYNC_INTERVAL_SENDING: Duration = Duration::from_millis(10);
+/// Otherwise SYNC shows that multicast works and measures round trips.
+const SYNC_INTERVAL: Duration = Duration::from_millis(500);
+/// Those who do not hear the group need the sender's clock, not its plan.
+const UNICAST_SYNC_INTERVAL: Duration = Duration::from_millis(50);
+/// Whoever lost the end of the index hears soon that no more of it comes.
+const INDEX_SYNCS_FOR: Duration = Duration::from_secs(2);
+/// Enough for the 0.95-quantile, whatever the size of the group.
+const POLL_ANSWERS_PER_SECOND: f64 = 64.0;
