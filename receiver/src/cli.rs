@@ -52,7 +52,8 @@ pub struct ReceiveArgs {
     /// A file gets its name when it is complete. Of a disk the first block,
     /// with the partition table, is written last. A disk that is mounted,
     /// swapped to or otherwise in use is refused.
-    #[arg(short, long, value_name = "TARGET", env = "IMGCAST_OUTPUT", hide_env_values = true, help_heading = IMAGE)]
+    #[arg(short, long, value_name = "TARGET", env = "IMGCAST_OUTPUT", hide_env_values = true)]
+    #[arg(help_heading = IMAGE)]
     pub output: PathBuf,
 
     /// Image to receive, by name or id
@@ -60,7 +61,8 @@ pub struct ReceiveArgs {
     /// The id is the BLAKE3 hash that `b3sum` prints: with it, nothing but
     /// that image is accepted, whoever sends it. Without this option there
     /// must be exactly one image on offer.
-    #[arg(long, value_name = "NAME-or-ID", env = "IMGCAST_IMAGE", hide_env_values = true, help_heading = IMAGE)]
+    #[arg(long, value_name = "NAME-or-ID", env = "IMGCAST_IMAGE", hide_env_values = true)]
+    #[arg(help_heading = IMAGE)]
     pub image: Option<ImageChoice>,
 
     /// Where to listen.
@@ -79,7 +81,8 @@ pub struct ReceiveArgs {
     pub ttl: u8,
 
     /// Memory for incomplete blocks [default: 1/4 of what is free, max. 1G]
-    #[arg(long, value_name = "SIZE", env = "IMGCAST_MEMORY", hide_env_values = true, help_heading = LIMITS)]
+    #[arg(long, value_name = "SIZE", env = "IMGCAST_MEMORY", hide_env_values = true)]
+    #[arg(help_heading = LIMITS)]
     pub memory: Option<ByteSize>,
 
     /// Give up if no sender appears within TIME; 0 waits for ever
@@ -152,7 +155,8 @@ pub struct ReceiveArgs {
 #[derive(Clone, Debug, clap::Args)]
 pub struct ListArgs {
     /// Print one JSON object a line instead of a table
-    #[arg(long, env = "IMGCAST_JSON", hide_env_values = true, value_parser = BoolishValueParser::new())]
+    #[arg(long, env = "IMGCAST_JSON", hide_env_values = true)]
+    #[arg(value_parser = BoolishValueParser::new())]
     pub json: bool,
 
     /// Listen for TIME
@@ -176,7 +180,8 @@ pub struct NetworkArgs {
     /// Interface to listen on: eth0, its address or its subnet
     ///
     /// Without it, the only one that fits, or the one with the default route.
-    #[arg(short, long, value_name = "IF", env = "IMGCAST_INTERFACE", hide_env_values = true, help_heading = NETWORK)]
+    #[arg(short, long, value_name = "IF", env = "IMGCAST_INTERFACE", hide_env_values = true)]
+    #[arg(help_heading = NETWORK)]
     pub interface: Option<String>,
 
     /// Group where senders announce images, or one sender's own address

@@ -3,6 +3,8 @@
 //! One variant is one thing to act on; each has a stable code for programs and an exit status for
 //! scripts. Errors are made where they are found and shown in one place, by `main`.
 
+mod evidence;
+
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
@@ -15,6 +17,9 @@ use imgcast_common::units::{ByteSize, Seconds};
 use imgcast_common::wire::{EjectReason, RefuseReason};
 
 use crate::image::DeviceUse;
+
+pub use evidence::{Heard, Offer};
+use evidence::{eject_text, refuse_text};
 
 /// Why a run did not end with a verified image.
 #[derive(Debug, thiserror::Error)]
@@ -64,12 +69,13 @@ pub enum Error {
         /// How long it was waited for.
         waited: Duration,
         /// What the network gave instead.
-        heard: Heard,
+        heard: Box<Heard>,
     },
     /// The sender fell silent or ended with blocks missing here, and none took its place.
     #[error(
-        "the sender is gone and none with the same image came back within {}, with {missing_blocks} \
-         blocks missing{}: {heard}; check that the sender still runs, then: {NETWORK_ADVICE}",
+        "the sender is gone and none with the same image came back within {}, with \
+         {missing_blocks} blocks missing{}: {heard}; check that the sender still runs, then: \
+         {NETWORK_ADVICE}",
         Seconds(*.waited),
         LastWords(.last_words)
     )]
@@ -81,7 +87,7 @@ pub enum Error {
         /// The text of its END or ABORT, if it said goodbye.
         last_words: Option<String>,
         /// What the network gave instead.
-        heard: Heard,
+        heard: Box<Heard>,
     },
     /// The sender put this receiver out.
     #[error("the sender ejected this receiver: {}", eject_text(*.reason))]
@@ -111,7 +117,7 @@ pub enum Error {
         /// Blocks still missing.
         missing_blocks: u32,
         /// What the network gave meanwhile.
-        heard: Heard,
+        heard: Box<Heard>,
     },
     /// The output is nothing an image can be written to.
     #[error(
@@ -135,7 +141,8 @@ pub enum Error {
     },
     /// The device takes no writes.
     #[error(
-        "{} is read-only; check its write-protect switch, or allow writes with: blockdev --setrw {}",
+        "{} is read-only; check its write-protect switch, or allow writes with: \
+         blockdev --setrw {}",
         .path.display(),
         .path.display()
     )]
@@ -175,7 +182,10 @@ pub enum Error {
         free_bytes: u64,
     },
     /// The output cannot be opened or created.
-    #[error("cannot open {} for writing: {source}; check the path and its permissions", .path.display())]
+    #[error(
+        "cannot open {} for writing: {source}; check the path and its permissions",
+        .path.display()
+    )]
     TargetOpen {
         /// The file, device or directory that was tried.
         path: PathBuf,
@@ -339,57 +349,6 @@ impl Error {
     }
 }
 
-/// What the network gave while something was waited for, and where it was listened.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Heard {
-    /// The interface.
-    pub interface: String,
-    /// The rendezvous group or sender that was listened to.
-    pub rendezvous: SocketAddr,
-    /// Announcements of any image.
-    pub announcements: u64,
-    /// Datagrams of the session's data group.
-    pub group_datagrams: u64,
-    /// Datagrams that are not of this protocol, or damaged.
-    pub foreign_datagrams: u64,
-}
-
-impl fmt::Display for Heard {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { interface, rendezvous, announcements, group_datagrams, foreign_datagrams } =
-            self;
-        write!(f, "heard on interface {interface}, listening to {rendezvous}: ")?;
-        if announcements + group_datagrams + foreign_datagrams == 0 {
-            return f.write_str("nothing at all");
-        }
-        write!(
-            f,
-            "{announcements} announcements, {group_datagrams} datagrams of the data group, \
-             {foreign_datagrams} that are foreign or damaged"
-        )
-    }
-}
-
-/// An image that a sender announced.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Offer {
-    /// What its sender calls it.
-    pub name: String,
-    /// Its hash.
-    pub image: ImageId,
-    /// Its length in octets.
-    pub image_bytes: u64,
-    /// Who offers it.
-    pub sender: SocketAddr,
-}
-
-impl fmt::Display for Offer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { name, image, image_bytes, sender } = self;
-        write!(f, "{name} ({}, id {image}, from {sender})", ByteSize(*image_bytes))
-    }
-}
-
 /// The text of an END or ABORT, quoted and introduced, or nothing.
 struct LastWords<'a>(&'a Option<String>);
 
@@ -404,28 +363,6 @@ fn listed<T: fmt::Display>(items: &[T]) -> String {
         return "none".to_owned();
     }
     items.iter().map(T::to_string).collect::<Vec<_>>().join("; ")
-}
-
-const fn eject_text(reason: EjectReason) -> &'static str {
-    match reason {
-        EjectReason::Replaced => {
-            "another run with the same host name and output has taken its place; stop one of them"
-        }
-        EjectReason::Slow => {
-            "it is slower than the sender wants to serve; check its link and disk, or start the \
-             sender with --slow-receivers detach"
-        }
-    }
-}
-
-const fn refuse_text(reason: RefuseReason) -> &'static str {
-    match reason {
-        RefuseReason::Full => "the session has as many receivers as it can take",
-        RefuseReason::Mtu => "its datagrams do not fit through the path to this host",
-        RefuseReason::Ending => "the session is ending; start the sender again",
-        RefuseReason::Rejoin => "it does not know this receiver; start it again",
-        RefuseReason::Untrusted => "it does not trust this receiver",
-    }
 }
 
 /// Where multicast gets lost between two healthy ends, by frequency.
@@ -446,14 +383,14 @@ mod tests {
 
     use super::*;
 
-    fn heard(announcements: u64) -> Heard {
-        Heard {
+    fn heard(announcements: u64) -> Box<Heard> {
+        Box::new(Heard {
             interface: "eth0".into(),
             rendezvous: ([239, 255, 63, 30], 6330).into(),
             announcements,
             group_datagrams: 0,
             foreign_datagrams: 0,
-        }
+        })
     }
 
     fn offer(name: &str) -> Offer {

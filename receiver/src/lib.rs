@@ -2,6 +2,11 @@
 
 pub mod cli;
 pub mod config;
+pub mod driver;
 pub mod error;
 pub mod image;
+pub mod list;
+mod outcome;
+mod report;
 pub mod session;
+mod sockets;

@@ -2,6 +2,9 @@
 
 pub mod cli;
 pub mod config;
+pub mod driver;
 pub mod error;
 pub mod image;
+mod pump;
+mod report;
 pub mod session;

@@ -30,7 +30,8 @@ pub(crate) fn begin(test: &str, needs: &[Need]) -> Option<MutexGuard<'static, ()
     static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
     // A test that failed leaves nothing behind that the next one could trip over.
     let guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
-    let missing: Vec<String> = needs.iter().filter_map(|need| lacking(*need)).collect();
+    let mut missing: Vec<String> = needs.iter().filter_map(|need| lacking(*need)).collect();
+    missing.dedup();
     if missing.is_empty() {
         return Some(guard);
     }

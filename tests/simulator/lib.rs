@@ -1,4 +1,38 @@
-//! The simulator.
+//! The simulator: whole sessions in virtual time, on a network that loses, bends and delays.
+//!
+//! A [`World`] owns the clock, the queue of events and the checker. Its nodes are the real
+//! sessions of both programs behind models of what surrounds them: disks, preparing threads,
+//! sockets. Every datagram travels as octets through the real wire format; FEC and hashes are
+//! real too, unless [`Fidelity::Rank`] is asked for.
+//!
+//! ```text
+//!  sender node ── uplink ── shared part ─┬─ link down ─► receiver node (session, assembler, disk)
+//!  (session, repair symbols)  ▲          ├─ link down ─► receiver node
+//!                             └──────────┴─ link up ──── every receiver node
+//! ```
+//!
+//! One seed explains a run: [`random::config`] draws a whole world from it.
+
+pub mod random;
+
+mod attach;
+mod checker;
+mod config;
+mod image;
+mod network;
+mod queue;
+mod receiver_node;
+mod report;
+mod sender_node;
+mod store;
+mod world;
+
+pub use config::{
+    Disk, Fidelity, ImageConfig, LinkConfig, Loss, PlantedBug, ReceiverConfig, Restart,
+    SenderConfig, When, Window, WorldConfig,
+};
+pub use report::{Ending, ReceiverReport, Report, Violation};
+pub use world::World;
 
 #[path = "../support/programs.rs"]
 pub mod programs;

@@ -275,5 +275,8 @@ pub const fn padded_len(symbol_size: u16) -> usize {
 
 /// See [`Name::OCTETS_MAX`].
 const NAME_OCTETS_MAX: u8 = 64;
+/// A JOIN of session 0, which asks for an ANNOUNCE, is padded to this; no ANNOUNCE is longer when
+/// not padded, so the answer is not larger than the question.
+pub const QUESTION_OCTETS: usize = 512;
 /// Text for people: two lines of a terminal.
 const TEXT_OCTETS_MAX: u8 = 200;

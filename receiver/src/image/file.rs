@@ -56,7 +56,7 @@ impl OutputFile {
     /// Octets that this user may still write to the file system.
     pub(super) fn free_bytes(&self) -> io::Result<u64> {
         let space = fstatvfs(&self.file)?;
-        Ok(u64::from(space.blocks_available()).saturating_mul(u64::from(space.fragment_size())))
+        Ok(space.blocks_available().saturating_mul(space.fragment_size()))
     }
 
     /// Gives the temporary the mode and the name of the output, all of it on disk.

@@ -3,13 +3,13 @@
 use std::fs;
 
 /// What to use when nobody says: a quarter of what the kernel calls available, at most
-/// [`BUDGET_BYTES_MAX`].
+/// 1 GiB.
 #[must_use]
 pub fn default_budget_bytes() -> u64 {
     budget_from(&fs::read_to_string("/proc/meminfo").unwrap_or_default())
 }
 
-/// How many blocks of `block_size` octets fit into a budget, at least [`BLOCKS_MIN`].
+/// How many blocks of `block_size` octets fit into a budget, at least 8.
 #[must_use]
 pub fn budget_blocks(budget_bytes: u64, block_size: u64) -> u32 {
     let blocks = budget_bytes.checked_div(block_size).unwrap_or(0);

@@ -214,7 +214,7 @@ fn directory_of(path: &Path) -> Result<PathBuf, Error> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::{PermissionsExt, symlink};
+    use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, symlink};
 
     use super::*;
     use crate::image::testing::{FILLING, LoopDevice, Scratch, run, skip};
@@ -402,33 +402,46 @@ mod tests {
         let Some(device) = LoopDevice::attach(test, 8 << 20) else { return };
         let name = device.path().to_str().unwrap();
         let partition = format!("{name}p1");
-        let script = format!("printf 'label: dos\\n2048,\\n' | sfdisk -q {name}");
         let mount_point = device.scratch().path().join("mnt");
-        fs::create_dir(&mount_point).unwrap();
-        let mounted = run("sh", &["-c", &script])
+        let mount_point = mount_point.to_str().unwrap();
+        fs::create_dir(mount_point).unwrap();
+        let mounted = run("addpart", &[name, "1", "2048", "8192"])
             .and_then(|_| run("mkfs.ext4", &["-q", &partition]))
-            .and_then(|_| run("mount", &[&partition, mount_point.to_str().unwrap()]));
-        if mounted.is_none() {
-            return skip(test, "cannot partition a loop device and mount its partition here");
-        }
-        let result = Target::open(device.path());
-        run("umount", &[mount_point.to_str().unwrap()]).unwrap();
+            .and_then(|_| run("mount", &[&partition, mount_point]));
+        let result = mounted.as_ref().map(|_| Target::open(device.path()));
+        run("umount", &[mount_point]);
+        let released = result.as_ref().map(|_| Target::open(device.path()));
+        run("delpart", &[name, "1"]);
+        let (Some(result), Some(released)) = (result, released) else {
+            return skip(test, "cannot mount a partition of a loop device here");
+        };
         let error = result.unwrap_err();
         assert_eq!(error.code(), "target-busy");
-        let words = format!("{partition} is mounted on {}", mount_point.display());
+        let words = format!("{partition} is mounted on {mount_point}");
         assert!(error.to_string().contains(&words), "{error}");
-        Target::open(device.path()).unwrap();
+        released.unwrap();
     }
 
     #[test]
     fn a_read_only_device_is_refused() {
         let test = "a_read_only_device_is_refused";
-        let Some(device) = LoopDevice::attach(test, 1 << 20) else { return };
-        if run("blockdev", &["--setro", device.path().to_str().unwrap()]).is_none() {
-            return skip(test, "blockdev cannot make a loop device read-only here");
-        }
+        let Some(device) = LoopDevice::attach_read_only(test, 1 << 20) else { return };
         let error = open_error(device.path());
         assert_eq!((error.code(), error.exit_code()), ("target-read-only", 7), "{error}");
+    }
+
+    #[test]
+    fn a_device_that_something_invisible_holds_is_refused() {
+        let test = "a_device_that_something_invisible_holds_is_refused";
+        let Some(device) = LoopDevice::attach(test, 1 << 20) else { return };
+        let mut options = fs::OpenOptions::new();
+        let holder = options.read(true).custom_flags(nix::libc::O_EXCL).open(device.path());
+        let holder = holder.unwrap();
+        let error = open_error(device.path());
+        assert_eq!((error.code(), error.exit_code()), ("target-busy", 7));
+        assert!(error.to_string().contains("the kernel says it is busy"), "{error}");
+        drop(holder);
+        Target::open(device.path()).unwrap();
     }
 
     #[test]

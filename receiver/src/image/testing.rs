@@ -1,5 +1,4 @@
 //! What the tests of this room share: scratch directories, loop devices, skips that are seen.
-#![expect(clippy::unwrap_used, reason = "test code")]
 
 use std::fs::{self, File};
 use std::io::Write as _;
@@ -49,6 +48,15 @@ pub(super) struct LoopDevice {
 impl LoopDevice {
     /// `None`, said by name, where this host cannot have one.
     pub(super) fn attach(test: &str, bytes: usize) -> Option<Self> {
+        Self::attach_with(&["--find", "--show", "--partscan"], test, bytes)
+    }
+
+    /// One that takes no writes.
+    pub(super) fn attach_read_only(test: &str, bytes: usize) -> Option<Self> {
+        Self::attach_with(&["--find", "--show", "--read-only"], test, bytes)
+    }
+
+    fn attach_with(options: &[&str], test: &str, bytes: usize) -> Option<Self> {
         // The owner of our own /proc entry is who we are.
         if fs::metadata("/proc/self").unwrap().uid() != 0 {
             skip(test, "loop devices need root");
@@ -57,7 +65,7 @@ impl LoopDevice {
         let scratch = Scratch::new();
         let backing = scratch.path().join("backing");
         fs::write(&backing, vec![FILLING; bytes]).unwrap();
-        let output = run("losetup", &["--find", "--show", "--partscan", backing.to_str().unwrap()]);
+        let output = run("losetup", &[options, &[backing.to_str().unwrap()]].concat());
         let Some(output) = output else {
             skip(test, "losetup cannot attach a loop device here");
             return None;

@@ -89,20 +89,30 @@ impl Ledger {
         if !known && !room {
             return Verdict::NoRoom;
         }
+        let Some(partial) = self.partial.get_mut(&block) else {
+            return self.begin(now, via, counter, head);
+        };
+        if !partial.symbols.insert(head.esi) {
+            return Verdict::Unwanted;
+        }
+        partial.note(now, via, counter, head);
+        partial.verdict()
+    }
+
+    /// The first symbol of a block.
+    fn begin(&mut self, now: Instant, via: Via, counter: u64, head: &DataHead) -> Verdict {
         let Some(shape) = BlockShape::new(head.stored_len, self.layout.symbol_size()) else {
             return Verdict::Mismatched;
         };
-        let partial = self.partial.entry(block).or_insert_with(|| Partial::new(shape, head, now));
+        let mut partial = Partial::new(shape, head, now);
         if !partial.symbols.insert(head.esi) {
-            let empty = partial.symbols.known() == shape.padded_symbols() - shape.source_symbols();
-            if empty {
-                self.partial.remove(&block);
-            }
             return Verdict::Unwanted;
         }
-        self.untouched.remove(block);
         partial.note(now, via, counter, head);
-        if partial.is_decodable() { Verdict::Enough } else { Verdict::Wanted }
+        let verdict = partial.verdict();
+        self.untouched.remove(head.block);
+        self.partial.insert(head.block, partial);
+        verdict
     }
 
     /// Moves a block with enough symbols to those that are being checked.
@@ -272,6 +282,10 @@ impl Partial {
     fn is_decodable(&self) -> bool {
         self.symbols.is_complete()
             || self.symbols.known() >= self.symbols.padded_symbols() + self.extra
+    }
+
+    fn verdict(&self) -> Verdict {
+        if self.is_decodable() { Verdict::Enough } else { Verdict::Wanted }
     }
 
     /// Symbols that are lacking, at least one.

@@ -13,9 +13,10 @@ pub(super) struct LossMeter {
 impl LossMeter {
     /// A datagram of the group arrived.
     pub(super) const fn on_datagram(&mut self, counter: u64) {
-        if self.base == 0 {
+        if self.base == 0 || counter > self.newest.saturating_add(JUMP_MAX) {
             self.base = counter - 1;
             self.newest = self.base;
+            self.received = 0;
         }
         if counter > self.newest {
             self.newest = counter;
@@ -57,6 +58,8 @@ impl LossMeter {
     }
 }
 
+/// A longer gap is no loss but another beginning, or a forged counter.
+const JUMP_MAX: u64 = 1 << 24;
 /// So many show a loss of half a percent clearly, and pass within a fifth of a second at 200 Mbit/s.
 const PERIOD_DATAGRAMS: u64 = 4_096;
 
@@ -84,7 +87,17 @@ mod tests {
         meter.on_overflow(50);
         let (network, socket) = meter.report();
         assert_eq!(socket, 3276);
-        assert_eq!(network, (99 - 50) * 65_536 / 1000);
+        assert_eq!(network, 3211, "99 - 50 of 1000");
+    }
+
+    #[test]
+    fn a_forged_counter_is_neither_loss_nor_an_overflow() {
+        let mut meter = LossMeter::default();
+        for counter in [5, 6, u64::MAX, 7, 8] {
+            meter.on_datagram(counter);
+        }
+        let (network, _) = meter.report();
+        assert!(network <= 1, "{network}");
     }
 
     #[test]

@@ -67,8 +67,11 @@ pub struct Session {
     index_known: bool,
     index_failures: u8,
     plans: [PlanView; 2],
-    /// Verified blocks whose octets are not written yet.
+    /// Verified blocks that are not written, or made zero, yet.
     writing: BitSet,
+    /// Zero blocks: they take no memory while they wait.
+    zero: BitSet,
+    writing_zero: u32,
     asking: Asking,
     contact: Contact,
     loss: LossMeter,
@@ -88,7 +91,7 @@ enum Phase {
     /// Indexing, receiving, or without a sender.
     Member,
     Flushing,
-    Parting(Parting),
+    Parting(Box<Parting>),
     Finished,
 }
 
@@ -118,6 +121,8 @@ impl Session {
             index_failures: 0,
             plans: [PlanView::default(), PlanView::default()],
             writing: BitSet::new(0),
+            zero: BitSet::new(0),
+            writing_zero: 0,
             asking: Asking::new(now),
             contact: Contact::new(now),
             loss: LossMeter::default(),
@@ -209,7 +214,9 @@ impl Session {
                 ledger.verify(block.number);
                 self.progress_at = now;
                 if block.stream == Stream::Image {
-                    self.writing.insert(block.number);
+                    let new = self.writing.insert(block.number);
+                    let zero = self.zero.contains(block.number);
+                    self.writing_zero += u32::from(new && zero);
                 } else if self.index.as_ref().is_some_and(|index| index.verified().is_full()) {
                     self.events.push_back(Event::IndexWhole);
                 }
@@ -236,6 +243,7 @@ impl Session {
         match zero_blocks {
             Some(zero) => {
                 self.index_known = true;
+                self.zero = zero.clone();
                 for block in zero.iter() {
                     image.begin_zero(block);
                     self.events.push_back(Event::Forget(BlockId::image(block)));
@@ -262,7 +270,8 @@ impl Session {
 
     /// A block of the image has been written, or made zero.
     pub fn handle_stored(&mut self, now: Instant, block: u32) {
-        self.writing.remove(block);
+        let was_writing = self.writing.remove(block);
+        self.writing_zero -= u32::from(was_writing && self.zero.contains(block));
         self.settle(now);
     }
 
@@ -390,7 +399,8 @@ impl Session {
         let blocks = self.config.memory_bytes / image.layout().block_size();
         let blocks = usize::try_from(blocks).unwrap_or(usize::MAX).max(MEMORY_BLOCKS_MIN);
         let index_held = self.index.as_ref().map_or(0, Ledger::held);
-        blocks.saturating_sub(image.held() + index_held + self.writing.count() as usize)
+        let writing = (self.writing.count() - self.writing_zero) as usize;
+        blocks.saturating_sub(image.held() + index_held + writing)
     }
 
     fn send(&mut self, stream: Stream, message: Message<'static>, octets_min: usize) {

@@ -8,7 +8,7 @@ use std::{
 use imgcast_common::{
     id::{SessionId, Stream},
     layout::Layout,
-    wire::{Join, Message, SenderState, padded_len},
+    wire::{Join, Message, QUESTION_OCTETS, SenderState, padded_len},
 };
 
 use super::{
@@ -180,7 +180,8 @@ impl Session {
             let held = image.recut(*layout).into_iter().map(imgcast_common::id::BlockId::image);
             self.events.extend(held.map(Event::Forget));
         }
-        if !self.index_known && !(same_index && same_cut) {
+        let index_stands = self.index_known || (same_index && same_cut);
+        if !index_stands {
             *index = Ledger::new(layout.of_index());
             let blocks = 0..layout.of_index().blocks();
             self.events.extend(
@@ -198,5 +199,3 @@ const OFFER_FORGOTTEN: Duration = Duration::from_secs(5);
 const OFFERS_MAX: usize = 256;
 /// Between two questions to a sender, and between two looks at what is on offer.
 const ASK_INTERVAL: Duration = Duration::from_millis(500);
-/// No ANNOUNCE is longer when not padded: the answer is not larger than the question.
-const QUESTION_OCTETS: usize = 512;

@@ -74,14 +74,14 @@ impl Session {
             if succeeded && self.asking.group_log2() > 0 { spread } else { Duration::ZERO };
         let patience = if succeeded { DONE_PATIENCE } else { FAILURE_PATIENCE };
         let (next_at, until) = (now + spread, now + spread + patience);
-        self.phase = Phase::Parting(Parting {
+        self.phase = Phase::Parting(Box::new(Parting {
             message,
             heard,
             unheard,
             next_at,
             wait: DONE_RETRY_MIN,
             until,
-        });
+        }));
         self.part_when_due(now);
     }
 
@@ -97,14 +97,14 @@ impl Session {
             _ => LeaveReason::TimedOut,
         };
         let message = Message::Leave(Leave { receiver: member.receiver, reason });
-        self.phase = Phase::Parting(Parting {
+        self.phase = Phase::Parting(Box::new(Parting {
             message,
             heard: outcome.clone(),
             unheard: outcome,
             next_at: now,
             wait: LEAVE_RETRY,
             until: now + LEAVE_PATIENCE,
-        });
+        }));
         self.part_when_due(now);
     }
 

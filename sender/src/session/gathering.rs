@@ -8,8 +8,8 @@ use std::{
 use imgcast_common::{
     id::{ReceiverId, SessionId},
     wire::{
-        Announce, Eject, EjectReason, Header, Join, Message, Refuse, RefuseReason, SenderState,
-        Welcome, padded_len,
+        Announce, Eject, EjectReason, Header, Join, Message, QUESTION_OCTETS, Refuse, RefuseReason,
+        SenderState, Welcome, padded_len,
     },
 };
 
@@ -92,7 +92,7 @@ impl Session {
     /// Whoever asks for ANNOUNCEs by unicast gets one, if it is not larger than the question.
     fn answer_question(&mut self, now: Instant, from: SocketAddr, datagram_octets: usize) {
         let announce = self.announce(now);
-        if datagram_octets >= ANNOUNCE_OCTETS_MAX {
+        if datagram_octets >= QUESTION_OCTETS {
             self.send(Destination::Unicast(from), Message::Announce(announce));
         }
     }
@@ -206,5 +206,3 @@ const ANNOUNCES_PER_PADDED: u32 = 4;
 /// A receiver that has been silent for so long says that it is there; longer in large groups, so
 /// that they all together say so at most 500 times a second.
 const SILENCE_MIN: Duration = Duration::from_secs(10);
-/// A JOIN of session 0 is padded to this; no ANNOUNCE is longer when not padded.
-const ANNOUNCE_OCTETS_MAX: usize = 512;

@@ -47,7 +47,10 @@ impl Session {
         if was_deaf != need.flags.no_multicast {
             self.note_listeners();
         }
-        let described_at = self.clock.described_at(now, need.echo_micros, need.hold_micros);
+        // A turn that is asked about was over: whatever left within a round trip of the moment that
+        // is described had arrived by then, or was lost.
+        let described_at =
+            self.clock.described_at(now, need.echo_micros, need.hold_micros) + self.clock.grtt();
         if !need.flags.no_multicast && !need.flags.detached {
             let echo_at = self.clock.sent_at(need.echo_micros);
             let loss = f64::from(need.network_loss) / 65_536.0;

@@ -8,13 +8,14 @@ use std::time::{Duration, Instant};
 pub(super) struct Pacer {
     rate_bits_per_second: u64,
     next_at: Instant,
+    last_at: Instant,
     /// Octets that unicast may send while the group wants data too.
     unicast_credit: i64,
 }
 
 impl Pacer {
     pub(super) const fn new(rate_bits_per_second: u64, now: Instant) -> Self {
-        Self { rate_bits_per_second, next_at: now, unicast_credit: 0 }
+        Self { rate_bits_per_second, next_at: now, last_at: now, unicast_credit: 0 }
     }
 
     pub(super) const fn set_rate(&mut self, rate_bits_per_second: u64) {
@@ -42,7 +43,13 @@ impl Pacer {
     pub(super) fn take(&mut self, now: Instant, octets: u64) -> Instant {
         let at = self.next_at.max(now.checked_sub(CATCH_UP).unwrap_or(now));
         self.next_at = at + self.time_for(octets);
-        at.max(now)
+        self.last_at = at.max(now);
+        self.last_at
+    }
+
+    /// When the last burst that was handed out leaves, and with it what is handed out behind it.
+    pub(super) const fn last_at(&self) -> Instant {
+        self.last_at
     }
 
     /// How long so many octets take at the present rate.
@@ -67,7 +74,7 @@ impl Pacer {
 }
 
 /// How far ahead of its time a burst is handed out: as long as a host may sleep too long.
-const LOOKAHEAD: Duration = Duration::from_millis(4);
+const LOOKAHEAD: Duration = Duration::from_millis(2);
 /// What was missed longer ago is not made up for, or a stall would end in a flood.
 const CATCH_UP: Duration = Duration::from_millis(1);
 /// A switch port of 128 KiB and more holds a burst of so long at a tenth of the rate in excess.

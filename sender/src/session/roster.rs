@@ -57,8 +57,6 @@ pub struct Member {
     /// Its last words.
     pub done: Option<Done>,
     pub(super) confirmed: bool,
-    pub(super) nonce: [u8; 16],
-    pub(super) key: [u8; 16],
     pub(super) need_counter: u64,
     pub(super) polls_unanswered: u32,
     pub(super) polled_at: Option<Instant>,
@@ -236,8 +234,6 @@ impl Member {
             repaired_symbols: 0,
             done: None,
             confirmed: false,
-            nonce: join.nonce,
-            key: join.key,
             need_counter: 0,
             polls_unanswered: 0,
             polled_at: None,

@@ -229,13 +229,9 @@ impl Session {
 
     fn finish_turn(&mut self, now: Instant, turn: TurnId) {
         self.events.push_back(Event::TurnOver(turn));
-        self.syncs_after_turn();
-        self.settle(now);
-    }
-
-    /// When the last turn is handed out the group is told at once that nothing follows.
-    const fn syncs_after_turn(&mut self) {
+        // When the last turn is handed out the group is told at once that nothing follows.
         self.sync_soon();
+        self.settle(now);
     }
 }
 

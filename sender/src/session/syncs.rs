@@ -8,7 +8,7 @@ use imgcast_common::{
     wire::{Message, Poll, SenderState, Sync},
 };
 
-use super::{Destination, MemberState, Session};
+use super::{Destination, Session};
 
 /// Keeps the times of SYNC.
 #[derive(Debug)]
@@ -97,7 +97,7 @@ impl Session {
         let group_log2 = group_log2(self.roster.active_count());
         let window = feedback_window(group_log2, self.clock.grtt()).as_millis();
         Sync {
-            time_micros: self.clock.micros(now),
+            time_micros: self.clock.micros(now.max(self.pacer.last_at())),
             grtt: Sync::pack_grtt(self.clock.grtt()),
             group_log2,
             feedback_window_ms: u16::try_from(window).unwrap_or(u16::MAX),
@@ -173,11 +173,6 @@ impl Session {
             }
             _ => {}
         }
-    }
-
-    /// Whether a member's words count at all.
-    pub(super) fn is_active(&self, id: ReceiverId) -> bool {
-        self.roster.member(id).is_some_and(|member| member.state == MemberState::Active)
     }
 }
 

@@ -1,0 +1,83 @@
+//! What the network and the sender said, as far as it explains an error.
+
+use std::fmt;
+use std::net::SocketAddr;
+
+use imgcast_common::id::ImageId;
+use imgcast_common::units::ByteSize;
+use imgcast_common::wire::{EjectReason, RefuseReason};
+
+/// What the network gave while something was waited for, and where it was listened.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Heard {
+    /// The interface.
+    pub interface: String,
+    /// The rendezvous group or sender that was listened to.
+    pub rendezvous: SocketAddr,
+    /// Announcements of any image.
+    pub announcements: u64,
+    /// Datagrams of the session's data group.
+    pub group_datagrams: u64,
+    /// Datagrams that are not of this protocol, or damaged.
+    pub foreign_datagrams: u64,
+}
+
+impl fmt::Display for Heard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { interface, rendezvous, announcements, group_datagrams, foreign_datagrams } =
+            self;
+        write!(f, "heard on interface {interface}, listening to {rendezvous}: ")?;
+        if announcements + group_datagrams + foreign_datagrams == 0 {
+            return f.write_str("nothing at all");
+        }
+        write!(
+            f,
+            "{announcements} announcements, {group_datagrams} datagrams of the data group, \
+             {foreign_datagrams} that are foreign or damaged"
+        )
+    }
+}
+
+/// An image that a sender announced.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Offer {
+    /// What its sender calls it.
+    pub name: String,
+    /// Its hash.
+    pub image: ImageId,
+    /// Its length in octets.
+    pub image_bytes: u64,
+    /// Who offers it.
+    pub sender: SocketAddr,
+}
+
+impl fmt::Display for Offer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { name, image, image_bytes, sender } = self;
+        write!(f, "{name} ({}, id {image}, from {sender})", ByteSize(*image_bytes))
+    }
+}
+
+/// A reason to be put out, and what to do about it.
+pub(super) const fn eject_text(reason: EjectReason) -> &'static str {
+    match reason {
+        EjectReason::Replaced => {
+            "another run with the same host name and output has taken its place; stop one of them"
+        }
+        EjectReason::Slow => {
+            "it is slower than the sender wants to serve; check its link and disk, or start the \
+             sender with --slow-receivers detach"
+        }
+    }
+}
+
+/// A reason not to be let in, and what to do about it.
+pub(super) const fn refuse_text(reason: RefuseReason) -> &'static str {
+    match reason {
+        RefuseReason::Full => "the session has as many receivers as it can take",
+        RefuseReason::Mtu => "its datagrams do not fit through the path to this host",
+        RefuseReason::Ending => "the session is ending; start the sender again",
+        RefuseReason::Rejoin => "it does not know this receiver; start it again",
+        RefuseReason::Untrusted => "it does not trust this receiver",
+    }
+}

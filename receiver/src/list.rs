@@ -1,0 +1,142 @@
+//! What is on offer: listens for a while, then prints a table or JSON.
+
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
+
+use imgcast_common::{
+    id::{SessionId, Stream},
+    net::{Family, Interface, Offload},
+    units::ByteSize,
+    wire::{Announce, Join, Message, Role, SenderState},
+};
+
+use crate::{
+    config::ListConfig,
+    driver::now,
+    error::Error,
+    session::Transmit,
+    sockets::{Arrival, Sockets},
+};
+
+/// Listens as `config` says and prints what it heard.
+///
+/// # Errors
+/// If the interface or its sockets cannot be used.
+pub fn run(config: &ListConfig) -> Result<(), Error> {
+    let rendezvous = config.network.rendezvous;
+    let family = Family::of(rendezvous.ip());
+    let interface = match &config.network.interface {
+        Some(spec) => Interface::find(spec, family)?,
+        None => Interface::only(family)?,
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|source| Error::System { action: "start an event loop", source })?;
+    let offers = runtime.block_on(listen(config, interface))?;
+    if config.is_json {
+        println!("{}", json(&offers));
+    } else if offers.is_empty() {
+        eprintln!("nothing is on offer at {rendezvous}");
+    } else {
+        print_table(&offers);
+    }
+    Ok(())
+}
+
+type Offers = BTreeMap<SessionId, (std::net::IpAddr, Announce)>;
+
+async fn listen(config: &ListConfig, interface: Interface) -> Result<Offers, Error> {
+    let asks = config.network.asks_one_sender();
+    let group = (!asks).then_some(config.network.rendezvous);
+    let (mut sockets, mut arrivals) = Sockets::open(interface, 1, Offload::Off, group)?;
+    let (mut offers, until) = (Offers::new(), now() + config.wait);
+    let mut ask_at = now();
+    while now() < until {
+        if asks && now() >= ask_at {
+            ask_at = now() + ASK_INTERVAL;
+            sockets.send(&question(config));
+        }
+        let wake_at: Instant = if asks { until.min(ask_at) } else { until };
+        let arrival = tokio::time::timeout_at(wake_at.into(), arrivals.recv()).await;
+        let Ok(Some(Arrival::Datagrams(_, batch))) = arrival else { continue };
+        for (from, datagram) in batch.datagrams() {
+            if let Ok((header, Message::Announce(announce))) =
+                Message::parse(datagram, Role::Receiver)
+            {
+                offers.insert(header.session, (from.ip(), announce));
+            }
+        }
+    }
+    Ok(offers)
+}
+
+fn question(config: &ListConfig) -> Transmit {
+    let join = Join {
+        nonce: [0; 16],
+        key: [0; 16],
+        have: false,
+        mtu: false,
+        capabilities: 0,
+        target_bytes: 0,
+        memory_blocks: 0,
+        host: String::new(),
+        handshake: Vec::new(),
+    };
+    Transmit {
+        to: config.network.rendezvous,
+        session: SessionId::NONE,
+        stream: Stream::Image,
+        message: Message::Join(join),
+        octets_min: imgcast_common::wire::QUESTION_OCTETS,
+    }
+}
+
+fn print_table(offers: &Offers) {
+    println!(
+        "{:<24} {:>10} {:<15} {:<9} {:<11} image",
+        "name", "size", "sender", "state", "receivers"
+    );
+    for (sender, offer) in offers.values() {
+        println!(
+            "{:<24} {:>10} {:<15} {:<9} {:<11} {}",
+            offer.name.to_string(),
+            ByteSize(offer.layout.bytes()).to_string(),
+            sender.to_string(),
+            state(offer.state),
+            format!("{} of {}", offer.receivers_joined, offer.receivers_expected),
+            offer.image
+        );
+    }
+}
+
+fn json(offers: &Offers) -> serde_json::Value {
+    let one = |(session, (sender, offer)): (&SessionId, &(std::net::IpAddr, Announce))| {
+        serde_json::json!({
+            "name": offer.name.as_str(),
+            "image": offer.image.to_string(),
+            "bytes": offer.layout.bytes(),
+            "sender": sender.to_string(),
+            "session": session.to_string(),
+            "data_group": offer.data_group.to_string(),
+            "state": state(offer.state),
+            "receivers_joined": offer.receivers_joined,
+            "receivers_expected": offer.receivers_expected,
+        })
+    };
+    serde_json::json!({ "v": 1, "offers": offers.iter().map(one).collect::<Vec<_>>() })
+}
+
+const fn state(state: SenderState) -> &'static str {
+    match state {
+        SenderState::Gathering => "gathering",
+        SenderState::Sending => "sending",
+        SenderState::Idle => "idle",
+        SenderState::Closing => "closing",
+    }
+}
+
+/// Between two questions to one sender.
+const ASK_INTERVAL: Duration = Duration::from_millis(500);

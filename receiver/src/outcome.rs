@@ -1,0 +1,115 @@
+//! What a session's end means to the operator.
+
+use imgcast_common::{net::Interface, wire::VERSION};
+
+use crate::{
+    config::{ImageChoice, ReceiveConfig},
+    error::{self, Error, Heard},
+    image::Target,
+    session::{Failure, Offer, Status, Wanted},
+};
+
+/// What was known when it ended.
+pub(crate) struct Circumstances<'a> {
+    pub(crate) config: &'a ReceiveConfig,
+    pub(crate) interface: &'a Interface,
+    pub(crate) offer: Option<&'a Offer>,
+    pub(crate) status: Status,
+    pub(crate) heard: Heard,
+    pub(crate) index_error: String,
+}
+
+impl Circumstances<'_> {
+    /// The error that says so.
+    pub(crate) fn error(self, failure: Failure) -> Error {
+        let heard = Box::new(self.heard.clone());
+        let sender = self.offer.map_or(self.config.network.rendezvous, |offer| offer.sender);
+        let missing_blocks = self.status.blocks - self.status.verified_blocks;
+        let receive_timeout = self.config.receive_timeout.unwrap_or_default();
+        match failure {
+            Failure::NoSender => {
+                Error::NoSender { waited: self.config.start_timeout.unwrap_or_default(), heard }
+            }
+            Failure::OtherVersion(theirs) => {
+                let interface = self.interface.name.clone();
+                Error::Version { theirs, ours: VERSION, interface }
+            }
+            Failure::SeveralImages(offers) => Error::SeveralOffered { offered: listed(&offers) },
+            Failure::NotOffered(offers) => Error::NotOffered {
+                wanted: self.config.image.as_ref().map(ToString::to_string).unwrap_or_default(),
+                offered: listed(&offers),
+            },
+            Failure::Mtu { datagram_octets, sender_mtu } => Error::Mtu {
+                interface: self.interface.name.clone(),
+                own_mtu_octets: self.interface.mtu_octets,
+                sender_mtu_octets: sender_mtu
+                    .map_or_else(|| self.mtu_for(datagram_octets), u32::from),
+            },
+            Failure::Refused(reason) => Error::Refused { sender, reason },
+            Failure::Ejected(reason) => Error::Ejected { reason },
+            Failure::SenderGone(last_words) => {
+                Error::SenderGone { waited: receive_timeout, missing_blocks, last_words, heard }
+            }
+            Failure::Stalled => {
+                Error::Stalled { waited: receive_timeout, sender, missing_blocks, heard }
+            }
+            Failure::Block(block) => Error::BlockWrong {
+                block: block.number,
+                image: self.image(),
+                attempts: ATTEMPTS_BLOCK,
+            },
+            Failure::Index => Error::IndexWrong {
+                image: self.image(),
+                attempts: ATTEMPTS_INDEX,
+                text: self.index_error,
+            },
+            Failure::Interrupted | Failure::Driver => {
+                Error::Internal { text: format!("the session ended with {failure:?}") }
+            }
+        }
+    }
+
+    fn image(&self) -> imgcast_common::id::ImageId {
+        let none = imgcast_common::id::ImageId([0; 32]);
+        self.offer.map_or(none, |offer| offer.announce.image)
+    }
+
+    /// The MTU that datagrams of so many octets need, with IP and UDP headers.
+    fn mtu_for(&self, datagram_octets: usize) -> u32 {
+        let headers = self.interface.mtu_octets as usize - self.interface.max_datagram_octets();
+        u32::try_from(datagram_octets + headers).unwrap_or(u32::MAX)
+    }
+}
+
+impl From<&ImageChoice> for Wanted {
+    fn from(choice: &ImageChoice) -> Self {
+        match choice {
+            ImageChoice::Id(image) => Self::Image(*image),
+            ImageChoice::Name(name) => Self::Name(name.to_string()),
+        }
+    }
+}
+
+/// What tells this node and target from others, in every run of the program.
+pub(crate) fn key(host: &str, target: &Target) -> [u8; 16] {
+    let hash = blake3::hash(&[host.as_bytes(), b"\0", &target.canonical_key()].concat());
+    let mut key = [0; 16];
+    key.copy_from_slice(&hash.as_bytes()[..16]);
+    key
+}
+
+/// Offers in the words of errors.
+pub(crate) fn listed(offers: &[Offer]) -> Vec<error::Offer> {
+    let shown = |offer: &Offer| error::Offer {
+        name: offer.announce.name.to_string(),
+        image: offer.announce.image,
+        image_bytes: offer.announce.layout.bytes(),
+        sender: offer.sender,
+    };
+    offers.iter().map(shown).collect()
+}
+
+/// After so many wrong copies the session gives a block up.
+const ATTEMPTS_BLOCK: u32 = 8;
+/// And the index.
+const ATTEMPTS_INDEX: u32 = 3;

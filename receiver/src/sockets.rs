@@ -1,0 +1,172 @@
+//! The sockets of a receiver, each read by a thread of its own into one queue.
+
+use std::{
+    net::SocketAddr,
+    os::fd::AsFd,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+
+use imgcast_common::{
+    net::{
+        Batch, BatchLayout, BatchPool, BatchReceiver, BatchSender, GroupSocket, Interface,
+        NetError, NodeSocket, Offload,
+    },
+    wire::Header,
+};
+use tokio::sync::mpsc;
+use tracing::{debug, info};
+
+use crate::{
+    error::Error,
+    session::{Transmit, Via},
+};
+
+/// What a socket brought.
+#[derive(Debug)]
+pub(crate) enum Arrival {
+    /// Datagrams, and by which way.
+    Datagrams(Via, Batch),
+    /// A socket cannot be read any more.
+    Broken(NetError),
+}
+
+/// Sends by unicast, and keeps the readers of all sockets running.
+pub(crate) struct Sockets {
+    interface: Interface,
+    offload: Offload,
+    sender: BatchSender,
+    counter: u64,
+    arrivals: mpsc::Sender<Arrival>,
+    data: Option<(Arc<GroupSocket>, Reader)>,
+    /// Kept for their readers.
+    _others: Vec<Reader>,
+}
+
+/// A thread that reads until this is dropped.
+struct Reader(Arc<AtomicBool>);
+
+impl Sockets {
+    /// Opens the receiver's own socket, and the rendezvous group's if there is one.
+    pub(crate) fn open(
+        interface: Interface,
+        hops: u8,
+        offload: Offload,
+        rendezvous: Option<SocketAddr>,
+    ) -> Result<(Self, mpsc::Receiver<Arrival>), Error> {
+        let (arrivals, queue) = mpsc::channel(ARRIVALS_MAX);
+        let own = Arc::new(NodeSocket::open(&interface, hops, 0)?);
+        let grant = own.set_receive_buffer(RECEIVE_BUFFER)?;
+        debug!(local = %own.local(), ?grant, "own socket");
+        own.set_receive_timeout(Some(READER_TIMEOUT))?;
+        let pool = BatchPool::new(UNICAST_BATCHES, layout(&interface, offload));
+        let mut others = vec![Reader::start(Arc::clone(&own), pool, Via::Unicast, &arrivals)?];
+        if let Some(group) = rendezvous {
+            let (socket, _) = GroupSocket::join(&interface, group, RENDEZVOUS_BUFFER)?;
+            socket.set_receive_timeout(Some(READER_TIMEOUT))?;
+            let octets = interface.max_datagram_octets();
+            let pool = BatchPool::new(RENDEZVOUS_BATCHES, BatchLayout::plain(octets));
+            others.push(Reader::start(socket, pool, Via::Rendezvous, &arrivals)?);
+        }
+        let sender = BatchSender::new(own, Offload::Off);
+        let sockets =
+            Self { interface, offload, sender, counter: 0, arrivals, data: None, _others: others };
+        Ok((sockets, queue))
+    }
+
+    /// Joins the data group of a session, and leaves the one of before.
+    pub(crate) fn join(&mut self, group: SocketAddr) -> Result<(), Error> {
+        self.data = None;
+        let (socket, grant) = GroupSocket::join(&self.interface, group, RECEIVE_BUFFER)?;
+        info!(%group, interface = %self.interface.name, granted = grant.granted_bytes, "joined");
+        socket.set_receive_timeout(Some(READER_TIMEOUT))?;
+        let socket = Arc::new(socket);
+        let pool = BatchPool::new(DATA_BATCHES, layout(&self.interface, self.offload));
+        let reader = Reader::start(Arc::clone(&socket), pool, Via::Group, &self.arrivals)?;
+        self.data = Some((socket, reader));
+        Ok(())
+    }
+
+    /// Leaves the data group and joins it again.
+    pub(crate) fn renew(&self) {
+        if let Some((socket, _)) = &self.data
+            && let Err(error) = socket.renew()
+        {
+            debug!(%error, "membership not renewed");
+        }
+    }
+
+    /// Sends one message; what cannot be sent is lost, as on the wire.
+    pub(crate) fn send(&mut self, transmit: &Transmit) {
+        self.counter += 1;
+        let header =
+            Header { session: transmit.session, stream: transmit.stream, counter: self.counter };
+        let datagram = transmit.message.emit(&header, transmit.octets_min);
+        if let Err(error) = self.sender.send_one(&datagram, transmit.to) {
+            debug!(%error, "not sent");
+        }
+    }
+}
+
+impl Reader {
+    fn start<S: AsFd + Send + 'static>(
+        socket: S,
+        pool: BatchPool,
+        via: Via,
+        arrivals: &mpsc::Sender<Arrival>,
+    ) -> Result<Self, Error> {
+        let stop = Arc::new(AtomicBool::new(false));
+        let (stopped, arrivals) = (Arc::clone(&stop), arrivals.clone());
+        let mut receiver = BatchReceiver::new(socket, pool)?;
+        let read = move || {
+            while !stopped.load(Ordering::Relaxed) {
+                let arrival = match receiver.receive() {
+                    Ok(Some(batch)) => Arrival::Datagrams(via, batch),
+                    Ok(None) => continue,
+                    Err(error) => Arrival::Broken(error),
+                };
+                let broken = matches!(arrival, Arrival::Broken(_));
+                if arrivals.blocking_send(arrival).is_err() || broken {
+                    return;
+                }
+            }
+        };
+        thread::Builder::new()
+            .name("receive".into())
+            .spawn(read)
+            .map_err(|source| Error::System { action: "start a thread to receive", source })?;
+        Ok(Self(stop))
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+fn layout(interface: &Interface, offload: Offload) -> BatchLayout {
+    match offload {
+        Offload::IfAvailable => BatchLayout::COALESCED,
+        Offload::Off => BatchLayout::plain(interface.max_datagram_octets()),
+    }
+}
+
+/// A stall of 20 ms at 10 Gbit/s is 25 MB of datagrams.
+const RECEIVE_BUFFER: usize = 16 << 20;
+/// A few ANNOUNCEs.
+const RENDEZVOUS_BUFFER: usize = 256 << 10;
+/// What lies between the reading thread and the loop: 8 MiB with joined segments.
+const DATA_BATCHES: usize = 16;
+/// Unicast is slower.
+const UNICAST_BATCHES: usize = 6;
+/// Twice a second somebody says something.
+const RENDEZVOUS_BATCHES: usize = 2;
+/// As many as there are batches in all.
+const ARRIVALS_MAX: usize = 32;
+/// How soon a reader notices that it is over.
+const READER_TIMEOUT: Duration = Duration::from_millis(100);

@@ -1,0 +1,478 @@
+//! Carries what happens in the world to the session, and what the session wants to the world.
+//!
+//! ```text
+//!  socket ─► reader thread ─┐                          ┌─► pump thread ─► socket
+//!  signals, timers ─────────┼─► this loop: session ────┤
+//!  preparer threads ────────┘                          └─► preparer threads (image)
+//! ```
+
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use imgcast_common::{
+    id::SessionId,
+    layout::{IMAGE_BYTES_MAX, Layout, symbol_size_for},
+    net::{
+        Batch, BatchLayout, BatchPool, BatchReceiver, BatchSender, Family, Interface, NetError,
+        NodeSocket,
+    },
+    prng::Prng,
+    tree::{Index, index_hash},
+    units::ByteSize,
+    wire::{AbortReason, Message, Role, WireError},
+};
+use nix::sys::signal::Signal;
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::mpsc,
+};
+use tracing::{debug, info, warn};
+
+use crate::{
+    config::Config,
+    error::{Error, exit},
+    image::{ImageSource, IndexCache, Prepared, PreparedBlock, Preparer, TurnRequest, build_index},
+    pump::{Addresses, Pump},
+    report::Report,
+    session::{self, Event, Session, SessionConfig, Transmit, TurnId},
+};
+
+/// How a transfer ended.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Outcome {
+    /// Receivers that were expected.
+    pub expected: u32,
+    /// Receivers that have the image.
+    pub done: u32,
+}
+
+impl Outcome {
+    /// 0 if every expected receiver has the image, else 5.
+    #[must_use]
+    pub const fn exit_code(&self) -> u8 {
+        if self.done == self.expected { exit::COMPLETE } else { exit::INCOMPLETE }
+    }
+}
+
+/// Sends the image that `config` names, until all receivers have it or are given up.
+///
+/// # Errors
+/// Whatever keeps the transfer from taking place, or ends it before its time.
+pub fn run(config: &Config) -> Result<Outcome, Error> {
+    let mut report = Report::new(config.shows_progress);
+    let interface = match &config.interface {
+        Some(spec) => Interface::find(spec, config.family)?,
+        None => Interface::only(config.family)?,
+    };
+    let offer = Offered::open(config, &interface, &mut report)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|source| Error::System { what: "an event loop", source })?;
+    runtime.block_on(async {
+        let mut driver = Driver::start(config, &interface, offer, report)?;
+        driver.run().await
+    })
+}
+
+/// The image, ready to be offered.
+struct Offered {
+    source: Arc<ImageSource>,
+    layout: Layout,
+    index: Arc<Index>,
+    cache: IndexCache,
+}
+
+impl Offered {
+    fn open(config: &Config, interface: &Interface, report: &mut Report) -> Result<Self, Error> {
+        let source = ImageSource::open(&config.image)?;
+        let payload_max = interface.max_datagram_octets();
+        let symbol_size = symbol_size_for(payload_max).ok_or(NetError::DatagramTooLarge {
+            destination: config.rendezvous,
+            datagram_octets: DATAGRAM_OCTETS_LEAST,
+            octets_max: payload_max,
+            mtu_octets: interface.mtu_octets,
+            interface: interface.name.clone(),
+        })?;
+        let layout =
+            Layout::for_image(source.bytes(), symbol_size).ok_or_else(|| Error::ImageTooLarge {
+                path: config.image.clone(),
+                size: ByteSize(source.bytes()),
+                size_max: ByteSize(IMAGE_BYTES_MAX),
+            })?;
+        let cache = IndexCache::of_user();
+        let index = match cache.load(&source, &layout) {
+            Some(index) => index,
+            None => {
+                let threads = thread::available_parallelism().map_or(1, usize::from);
+                let total = source.bytes();
+                let index = build_index(&source, &layout, threads, |done| {
+                    report.hashing(done, total);
+                })?;
+                cache.store(&source, &layout, &index);
+                index
+            }
+        };
+        let (source, index) = (Arc::new(source), Arc::new(index));
+        report.offered(&config.name, index.image_id(), source.bytes(), index.zero(), interface);
+        Ok(Self { source, layout, index, cache })
+    }
+}
+
+/// What the loop waits for.
+enum Input {
+    Datagrams(Batch),
+    Prepared(Prepared),
+    NotSent(NetError),
+    NotReceived(NetError),
+}
+
+struct Driver {
+    session: Session,
+    inputs: mpsc::Receiver<Input>,
+    inputs_sender: mpsc::Sender<Input>,
+    pump: Pump,
+    preparer: Preparer,
+    blocks: BTreeMap<TurnId, Arc<PreparedBlock>>,
+    report: Report,
+    offer: Offered,
+    stop: Arc<AtomicBool>,
+    sent_anything: bool,
+    dropped: BTreeMap<WireError, u64>,
+    /// What stopped the session, if it was not its own end.
+    failure: Option<Error>,
+}
+
+impl Driver {
+    fn start(
+        config: &Config,
+        interface: &Interface,
+        offer: Offered,
+        report: Report,
+    ) -> Result<Self, Error> {
+        let mut prng = Prng::new(config.seed);
+        let session = SessionId(prng.bits() | 1);
+        let addresses = Addresses {
+            session,
+            rendezvous: config.rendezvous,
+            data_group: config.data_group(session),
+        };
+        let socket = Arc::new(NodeSocket::open(interface, config.hops, config.portbase)?);
+        let rate_max = rate_max(config, interface);
+        socket.set_send_buffer(send_buffer(rate_max))?;
+        let grant = socket.set_receive_buffer(RECEIVE_BUFFER)?;
+        if grant.is_cut() {
+            info!(granted = grant.granted_bytes, "feedback has a small socket buffer");
+        }
+        let threads = thread::available_parallelism().map_or(1, usize::from);
+        let index_bytes = Arc::new(offer.index.to_bytes());
+        let session_config = SessionConfig {
+            session,
+            image: offer.index.image_id(),
+            index_hash: index_hash(&index_bytes),
+            layout: offer.layout,
+            zero_blocks: offer.index.zero().clone(),
+            name: config.name.clone(),
+            data_group: addresses.data_group,
+            unicast_port: socket.local().port(),
+            mtu: u16::try_from(interface.mtu_octets).unwrap_or(u16::MAX),
+            receivers_min: config.start.receivers_min,
+            wait_min: config.start.wait_min,
+            wait_max: config.start.wait_max,
+            start_timeout: config.start.timeout,
+            rate_start: config.rate_bits_per_second_max,
+            rate_max,
+            framing_octets: framing(interface.family()),
+        };
+        info!(%session, group = %addresses.data_group, local = %socket.local(), "session begins");
+        let preparer = Preparer::new(
+            Arc::clone(&offer.source),
+            Arc::clone(&offer.index),
+            index_bytes,
+            offer.layout,
+            threads,
+            TURNS_QUEUED_MAX,
+        )?;
+        let (inputs_sender, inputs) = mpsc::channel(INPUTS_MAX);
+        let failed = inputs_sender.clone();
+        let pump = Pump::start(
+            BatchSender::new(Arc::clone(&socket), config.offload),
+            addresses,
+            move |error| {
+                let _ = failed.try_send(Input::NotSent(error));
+            },
+        )
+        .map_err(|source| Error::System { what: "a thread to send", source })?;
+        let stop = Arc::new(AtomicBool::new(false));
+        start_reader(socket, Arc::clone(&stop), inputs_sender.clone())?;
+        let seed = prng.bits();
+        Ok(Self {
+            session: Session::new(session_config, seed, now()),
+            inputs,
+            inputs_sender,
+            pump,
+            preparer,
+            blocks: BTreeMap::new(),
+            report,
+            offer,
+            stop,
+            sent_anything: false,
+            dropped: BTreeMap::new(),
+            failure: None,
+        })
+    }
+
+    async fn run(&mut self) -> Result<Outcome, Error> {
+        let system = |source| Error::System { what: "a signal handler", source };
+        let mut interrupts = signal(SignalKind::interrupt()).map_err(system)?;
+        let mut terminations = signal(SignalKind::terminate()).map_err(system)?;
+        let mut ticks = tokio::time::interval(TICK);
+        loop {
+            let asked_again_at = if let Some(end) = self.drain()? {
+                return self.finish(end);
+            } else if self.pump.has_room() {
+                self.session.poll_timeout()
+            } else {
+                now() + PUMP_WAIT
+            };
+            tokio::select! {
+                Some(input) = self.inputs.recv() => self.take_in(input)?,
+                () = tokio::time::sleep_until(asked_again_at.into()) => {}
+                _ = ticks.tick() => self.report.progress(now(), &self.session),
+                _ = interrupts.recv() => self.interrupt(Signal::SIGINT)?,
+                _ = terminations.recv() => self.interrupt(Signal::SIGTERM)?,
+            }
+            self.session.handle_timeout(now());
+        }
+    }
+
+    /// Takes in everything that is there already.
+    fn take_in(&mut self, first: Input) -> Result<(), Error> {
+        let mut next = Some(first);
+        for _ in 0..INPUTS_MAX {
+            let Some(input) = next else { break };
+            match input {
+                Input::Datagrams(batch) => self.read(&batch),
+                Input::Prepared(prepared) => self.prepared(prepared),
+                Input::NotSent(error) => self.not_sent(error)?,
+                Input::NotReceived(error) => return Err(error.into()),
+            }
+            next = self.inputs.try_recv().ok();
+        }
+        Ok(())
+    }
+
+    fn read(&mut self, batch: &Batch) {
+        let now = now();
+        for (from, datagram) in batch.datagrams() {
+            match Message::parse(datagram, Role::Sender) {
+                Ok((header, message)) => {
+                    self.session.handle_message(now, from, &header, &message, datagram.len());
+                }
+                Err(error) => *self.dropped.entry(error).or_default() += 1,
+            }
+        }
+    }
+
+    fn prepared(&mut self, prepared: Prepared) {
+        let turn = TurnId(prepared.turn);
+        match prepared.block {
+            Ok(block) => {
+                self.blocks.insert(turn, Arc::new(block));
+                self.session.handle_turn_ready(turn);
+            }
+            Err(error) => {
+                self.offer.cache.remove(&self.offer.source, &self.offer.layout);
+                let text = error.to_string();
+                self.failure.get_or_insert(error);
+                self.session.handle_stop(now(), AbortReason::Image, &text);
+            }
+        }
+    }
+
+    fn not_sent(&mut self, error: NetError) -> Result<(), Error> {
+        if !self.sent_anything {
+            return Err(error.into());
+        }
+        warn!(%error, "not sent");
+        Ok(())
+    }
+
+    fn interrupt(&mut self, signal: Signal) -> Result<(), Error> {
+        if self.failure.is_some() {
+            // Asked twice: now.
+            return Err(Error::Interrupted { signal });
+        }
+        self.report.say("stopping, and telling the receivers");
+        self.failure = Some(Error::Interrupted { signal });
+        let text = format!("the sender was stopped by {signal}");
+        self.session.handle_stop(now(), AbortReason::Interrupted, &text);
+        Ok(())
+    }
+
+    /// Does what the session wants; returns how it ended, once it has.
+    fn drain(&mut self) -> Result<Option<session::Outcome>, Error> {
+        let mut ended = None;
+        loop {
+            let mut idle = true;
+            while self.pump.has_room()
+                && let Some(transmit) = self.session.poll_transmit(now())
+            {
+                idle = false;
+                self.transmit(transmit);
+            }
+            while let Some(event) = self.session.poll_event() {
+                idle = false;
+                match event {
+                    Event::TurnWanted { turn, block, first_repair, repairs } => {
+                        self.prepare(TurnRequest { turn: turn.0, block, first_repair, repairs });
+                    }
+                    Event::TurnOver(turn) => {
+                        self.blocks.remove(&turn);
+                    }
+                    Event::Started => self.report.started(now(), &self.session),
+                    Event::Joined(id) => self.report.joined(&self.session, id),
+                    Event::Changed(id) => self.report.changed(&self.session, id),
+                    Event::Finished(outcome) => ended = ended.or(Some(outcome)),
+                }
+            }
+            if idle || ended.is_some() {
+                return Ok(ended);
+            }
+        }
+    }
+
+    fn transmit(&mut self, transmit: Transmit) {
+        self.sent_anything |= matches!(transmit, Transmit::Burst(_));
+        match transmit {
+            Transmit::Message { to, stream, message, octets_min } => {
+                self.pump.message(to, stream, message, octets_min);
+            }
+            Transmit::Burst(burst) => {
+                if let Some(block) = self.blocks.get(&burst.turn) {
+                    self.pump.burst(burst, Arc::clone(block));
+                }
+            }
+        }
+    }
+
+    fn prepare(&self, request: TurnRequest) {
+        let inputs = self.inputs_sender.clone();
+        self.preparer.prepare(request, move |prepared| {
+            // Without a loop nobody waits for it any more.
+            let _ = inputs.blocking_send(Input::Prepared(prepared));
+        });
+    }
+
+    fn finish(&mut self, ended: session::Outcome) -> Result<Outcome, Error> {
+        if !self.dropped.is_empty() {
+            debug!(dropped = ?self.dropped, "datagrams that were not understood");
+        }
+        self.report.ended(now(), &self.session);
+        match (ended, self.failure.take()) {
+            (_, Some(error)) => Err(error),
+            (session::Outcome::Ended { expected, done }, None) => Ok(Outcome { expected, done }),
+            (session::Outcome::NoReceivers, None) => Err(self.report.no_receivers(&self.session)),
+            (session::Outcome::Aborted(reason), None) => Err(Error::Internal {
+                task: "the session".into(),
+                reason: format!("it ended with {reason:?} for no known reason"),
+            }),
+        }
+    }
+}
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        // Threads that deliver to the loop must not wait for it any more.
+        self.inputs.close();
+    }
+}
+
+/// Reads unicast until told to stop.
+fn start_reader(
+    socket: Arc<NodeSocket>,
+    stop: Arc<AtomicBool>,
+    inputs: mpsc::Sender<Input>,
+) -> Result<(), Error> {
+    socket.set_receive_timeout(Some(READER_TIMEOUT))?;
+    let pool = BatchPool::new(READER_BATCHES, BatchLayout::plain(FEEDBACK_OCTETS_MAX));
+    let mut receiver = BatchReceiver::new(socket, pool)?;
+    let read = move || {
+        while !stop.load(Ordering::Relaxed) {
+            let input = match receiver.receive() {
+                Ok(Some(batch)) => Input::Datagrams(batch),
+                Ok(None) => continue,
+                Err(error) => Input::NotReceived(error),
+            };
+            let failed = matches!(input, Input::NotReceived(_));
+            if inputs.blocking_send(input).is_err() || failed {
+                return;
+            }
+        }
+    };
+    let spawned = thread::Builder::new().name("receive".into()).spawn(read);
+    spawned.map(|_| ()).map_err(|source| Error::System { what: "a thread to receive", source })
+}
+
+/// The rate never to exceed: what the operator says, or what the interface can do.
+fn rate_max(config: &Config, interface: &Interface) -> u64 {
+    let speed = interface.speed_megabits.map(|megabits| u64::from(megabits) * 1_000_000);
+    config.rate_bits_per_second_max.or(speed).unwrap_or(RATE_UNKNOWN)
+}
+
+/// Ten milliseconds' worth.
+fn send_buffer(rate: u64) -> usize {
+    usize::try_from(rate / 800).unwrap_or(usize::MAX).clamp(SEND_BUFFER_MIN, SEND_BUFFER_MAX)
+}
+
+/// What UDP, IP and Ethernet (preamble, header, FCS and gap) add to a payload.
+const fn framing(family: Family) -> u16 {
+    match family {
+        Family::V4 => 8 + 20 + 38,
+        Family::V6 => 8 + 40 + 38,
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the driver reads the clock for the session")]
+pub(crate) fn now() -> Instant {
+    Instant::now()
+}
+
+/// The address of a member, for the report.
+pub(crate) fn shown(address: SocketAddr) -> String {
+    address.ip().to_string()
+}
+
+/// Where the interface does not know its speed it is taken for the fastest in common use.
+const RATE_UNKNOWN: u64 = 10_000_000_000;
+/// A burst of the largest size fits.
+const SEND_BUFFER_MIN: usize = 128 << 10;
+/// More only delays SYNC behind symbols.
+const SEND_BUFFER_MAX: usize = 4 << 20;
+/// Ten thousand JOINs at once.
+const RECEIVE_BUFFER: usize = 16 << 20;
+/// No feedback is longer; JOIN is as long as DATA.
+const FEEDBACK_OCTETS_MAX: usize = 9_000;
+/// A symbol of the smallest size with what stands before and behind it.
+const DATAGRAM_OCTETS_LEAST: usize = 120;
+/// Two are read while two are taken in.
+const READER_BATCHES: usize = 4;
+/// How soon the reader notices that it is over.
+const READER_TIMEOUT: Duration = Duration::from_millis(100);
+/// Inputs that wait for the loop.
+const INPUTS_MAX: usize = 256;
+/// More than the session ever wants at once, so that asking never waits.
+const TURNS_QUEUED_MAX: usize = 64;
+/// How often people are told how it goes.
+const TICK: Duration = Duration::from_millis(200);
+/// When the sending thread is behind, it is looked at again after so long.
+const PUMP_WAIT: Duration = Duration::from_millis(1);

@@ -1,0 +1,362 @@
+//! What a world is made of: everything that a run depends on, and nothing else.
+
+use std::time::Duration;
+
+/// A world, from its image to the faults that befall it.
+#[derive(Clone, Debug)]
+pub struct WorldConfig {
+    /// The origin of all random draws.
+    pub seed: u64,
+    /// How closely blocks are modelled.
+    pub fidelity: Fidelity,
+    /// The images; senders name them by position.
+    pub images: Vec<ImageConfig>,
+    /// The senders.
+    pub senders: Vec<SenderConfig>,
+    /// The receivers.
+    pub receivers: Vec<ReceiverConfig>,
+    /// Bits per second that each sender's interface carries.
+    pub uplink_bits_per_second: u64,
+    /// Loss that strikes all receivers at once.
+    pub shared_loss: Loss,
+    /// A mistake made on purpose, for the checkers to find.
+    pub planted: Option<PlantedBug>,
+    /// Keep a line for every datagram and call.
+    pub trace: bool,
+}
+
+/// How closely blocks are modelled.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Fidelity {
+    /// Real octets, FEC and hashes.
+    Real,
+    /// Symbols without octets; whether they determine a block is drawn with the odds of RFC 6330.
+    /// A run of symbols of one block is one event.
+    Rank,
+}
+
+/// One image, and how it is cut.
+#[derive(Clone, Copy, Debug)]
+pub struct ImageConfig {
+    /// Its length in octets.
+    pub bytes: u64,
+    /// Binary logarithm of the block size.
+    pub block_log2: u8,
+    /// T.
+    pub symbol_size: u16,
+    /// Share of blocks that are all zero, in parts of a million.
+    pub zero_ppm: u32,
+}
+
+/// A point in time.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum When {
+    /// So long after the world began.
+    At(Duration),
+    /// When the first sender has sent the group so many parts of a million of its image.
+    Progress(u32),
+}
+
+/// A stretch of time.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Window {
+    /// Its first moment.
+    pub from: Duration,
+    /// The moment behind its last.
+    pub until: Duration,
+}
+
+/// A sender and what befalls it.
+#[derive(Clone, Debug)]
+pub struct SenderConfig {
+    /// When it starts.
+    pub starts_at: Duration,
+    /// Which of the world's images it sends.
+    pub image: usize,
+    /// Number of its data group; senders of the same number share one.
+    pub group: u8,
+    /// Receivers to wait for.
+    pub receivers_min: u32,
+    /// How long to wait for more.
+    pub wait_min: Duration,
+    /// How long to wait at most.
+    pub wait_max: Option<Duration>,
+    /// Rate to begin with; `None`: find it out.
+    pub rate_start: Option<u64>,
+    /// Rate never to exceed, in bits per second.
+    pub rate_max: u64,
+    /// How long a turn takes to prepare, at most.
+    pub turn_delay: Duration,
+    /// When it vanishes.
+    pub crash: Option<When>,
+    /// How it comes back after that.
+    pub restart: Option<Restart>,
+    /// Its index is not that of its image.
+    pub hostile_index: bool,
+}
+
+/// How a sender comes back.
+#[derive(Clone, Copy, Debug)]
+pub struct Restart {
+    /// How long after the crash.
+    pub after: Duration,
+    /// T of the new session.
+    pub symbol_size: u16,
+    /// Its data group.
+    pub group: u8,
+}
+
+/// A receiver and what befalls it.
+#[derive(Clone, Debug)]
+pub struct ReceiverConfig {
+    /// When it starts.
+    pub starts: When,
+    /// Which image it wants; `None`: the only one on offer.
+    pub wants: Option<usize>,
+    /// Whether it asks the first sender by unicast what is on offer.
+    pub asks: bool,
+    /// From the network to it.
+    pub down: LinkConfig,
+    /// From it to the network.
+    pub up: LinkConfig,
+    /// Its target.
+    pub disk: Disk,
+    /// Blocks that its memory holds; the session takes 8 at least.
+    pub memory_blocks: u64,
+    /// How long it goes on without progress or sender.
+    pub receive_timeout: Option<Duration>,
+    /// When it vanishes.
+    pub crash: Option<When>,
+    /// How long after that it starts again, having lost everything.
+    pub restart_after: Option<Duration>,
+}
+
+/// One direction of a receiver's link.
+#[derive(Clone, Debug, Default)]
+pub struct LinkConfig {
+    /// Time that every datagram takes.
+    pub delay: Duration,
+    /// Additional time of up to so much …
+    pub jitter: Duration,
+    /// … for so many datagrams of a million, which others overtake.
+    pub jitter_ppm: u32,
+    /// Loss.
+    pub loss: Loss,
+    /// Datagrams of a million that arrive twice.
+    pub duplicate_ppm: u32,
+    /// Datagrams of a million that lose their end.
+    pub truncate_ppm: u32,
+    /// Datagrams of a million of which a few bits flip.
+    pub flip_ppm: u32,
+    /// DATA of a million whose symbol is changed and whose checksum is made right again.
+    pub forge_ppm: u32,
+    /// When nothing passes.
+    pub cuts: Vec<Window>,
+    /// When multicast does not pass.
+    pub multicast_cuts: Vec<Window>,
+    /// Bits per second that pass; more wait for up to [`LinkConfig::queue`].
+    pub bits_per_second: Option<u64>,
+    /// How long a datagram may wait for its turn; behind that it is dropped.
+    pub queue: Duration,
+}
+
+/// How datagrams are lost.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Loss {
+    /// Not at all.
+    #[default]
+    None,
+    /// So many of a million, independently.
+    Bernoulli(u32),
+    /// Gilbert and Elliott: a good state without loss and a bad one, changed with these chances
+    /// per datagram.
+    Bursts {
+        /// From good to bad, per million datagrams.
+        enter_ppm: u32,
+        /// From bad to good, per million datagrams.
+        leave_ppm: u32,
+        /// Loss in the bad state.
+        loss_ppm: u32,
+    },
+}
+
+/// A target.
+#[derive(Clone, Debug)]
+pub struct Disk {
+    /// Octets per second that it takes.
+    pub bytes_per_second: u64,
+    /// When it takes nothing.
+    pub stalls: Vec<Window>,
+    /// The write that fails, counted from 0.
+    pub fails_at_write: Option<u32>,
+}
+
+/// Mistakes of the kind that could slip in, one for each checker to prove itself on.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub enum PlantedBug {
+    /// A receiver writes blocks whose hash is wrong.
+    HashCheckSkipped,
+    /// A receiver believes any index.
+    IndexCheckSkipped,
+    /// A receiver takes symbols of other sessions for its own.
+    SessionCheckSkipped,
+    /// A receiver says that a block is stored before it is.
+    StoredBeforeWritten,
+    /// A receiver writes each block where the next one belongs.
+    WrittenElsewhere,
+    /// A receiver takes a failed write for a good one.
+    WriteErrorIgnored,
+    /// A receiver takes the index's word on zero blocks and does not write them.
+    ZeroBlocksSkipped,
+    /// A receiver drops the symbols of a block that could not be decoded.
+    PutBackLost,
+    /// A receiver asks to be let in only once.
+    JoinSentOnce,
+    /// A receiver sends every NEED many times.
+    NeedsRepeated,
+    /// The sender acknowledges DONE to the group alone.
+    AckOnlyToGroup,
+    /// The sender does not look at deficits.
+    DeficitsIgnored,
+    /// The sender does not look at needs of whole blocks.
+    WholeNeedsIgnored,
+    /// The sender tells nobody what it plans.
+    SyncNeverSent,
+    /// The sender repeats repair symbols.
+    RepairRepeated,
+    /// The sender uses one counter for two datagrams now and then.
+    CounterReused,
+    /// The sender says END when half of the receivers are done.
+    EndTooEarly,
+    /// The sender takes everybody who speaks of being nearly done for done.
+    DoneTooEarly,
+}
+
+impl PlantedBug {
+    /// All of them.
+    pub const ALL: [Self; 18] = [
+        Self::HashCheckSkipped,
+        Self::IndexCheckSkipped,
+        Self::SessionCheckSkipped,
+        Self::StoredBeforeWritten,
+        Self::WrittenElsewhere,
+        Self::WriteErrorIgnored,
+        Self::ZeroBlocksSkipped,
+        Self::PutBackLost,
+        Self::JoinSentOnce,
+        Self::NeedsRepeated,
+        Self::AckOnlyToGroup,
+        Self::DeficitsIgnored,
+        Self::WholeNeedsIgnored,
+        Self::SyncNeverSent,
+        Self::RepairRepeated,
+        Self::CounterReused,
+        Self::EndTooEarly,
+        Self::DoneTooEarly,
+    ];
+}
+
+impl WorldConfig {
+    /// A quiet world: 16 blocks of 2 KiB at 4 Mbit/s to so many receivers.
+    #[must_use]
+    pub fn small(seed: u64, receivers: usize) -> Self {
+        let image =
+            ImageConfig { bytes: 16 * 2048 - 700, block_log2: 11, symbol_size: 64, zero_ppm: 0 };
+        Self {
+            seed,
+            fidelity: Fidelity::Real,
+            images: vec![image],
+            senders: vec![SenderConfig::new(u32::try_from(receivers).unwrap_or(u32::MAX))],
+            receivers: vec![ReceiverConfig::default(); receivers],
+            uplink_bits_per_second: 1_000_000_000,
+            shared_loss: Loss::None,
+            planted: None,
+            trace: false,
+        }
+    }
+
+    /// The same with something done to each receiver.
+    #[must_use]
+    pub fn each_receiver(mut self, mut change: impl FnMut(usize, &mut ReceiverConfig)) -> Self {
+        self.receivers.iter_mut().enumerate().for_each(|(number, it)| change(number, it));
+        self
+    }
+
+    /// The same with a mistake in it.
+    #[must_use]
+    pub fn planted(mut self, bug: PlantedBug) -> Self {
+        self.planted = Some(bug);
+        self
+    }
+}
+
+impl SenderConfig {
+    /// Waits for so many receivers, 5 s at most, and sends the first image at 4 Mbit/s.
+    #[must_use]
+    pub const fn new(receivers_min: u32) -> Self {
+        Self {
+            starts_at: Duration::ZERO,
+            image: 0,
+            group: 0,
+            receivers_min,
+            wait_min: Duration::ZERO,
+            wait_max: Some(Duration::from_secs(5)),
+            rate_start: None,
+            rate_max: 4_000_000,
+            turn_delay: Duration::from_millis(1),
+            crash: None,
+            restart: None,
+            hostile_index: false,
+        }
+    }
+}
+
+impl Default for ReceiverConfig {
+    fn default() -> Self {
+        let link = LinkConfig {
+            delay: Duration::from_micros(100),
+            queue: Duration::from_millis(20),
+            ..LinkConfig::default()
+        };
+        Self {
+            starts: When::At(Duration::ZERO),
+            wants: None,
+            asks: false,
+            down: link.clone(),
+            up: link,
+            disk: Disk { bytes_per_second: 100 << 20, stalls: Vec::new(), fails_at_write: None },
+            memory_blocks: 1_000,
+            receive_timeout: Some(Duration::from_secs(120)),
+            crash: None,
+            restart_after: None,
+        }
+    }
+}
+
+impl Window {
+    /// From one moment, in milliseconds, to another.
+    #[must_use]
+    pub const fn millis(from: u64, until: u64) -> Self {
+        Self { from: Duration::from_millis(from), until: Duration::from_millis(until) }
+    }
+
+    /// From the beginning to the end of the world.
+    #[must_use]
+    pub const fn always() -> Self {
+        Self { from: Duration::ZERO, until: Duration::MAX }
+    }
+
+    /// Whether a moment lies in it.
+    #[must_use]
+    pub fn contains(&self, at: Duration) -> bool {
+        (self.from..self.until).contains(&at)
+    }
+}
+
+impl Loss {
+    /// Whether anything is lost.
+    #[must_use]
+    pub const fn is_some(&self) -> bool {
+        !matches!(self, Self::None)
+    }
+}

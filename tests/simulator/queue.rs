@@ -1,0 +1,103 @@
+//! What is to happen, in order of time and, within a moment, of arrival in the queue.
+
+use std::{
+    cmp::{Ordering, Reverse},
+    collections::BinaryHeap,
+    net::SocketAddr,
+    rc::Rc,
+    time::Duration,
+};
+
+use imgcast_common::id::BlockId;
+use imgcast_receiver::session::Via;
+use imgcast_sender::session::{Burst, TurnId};
+
+use crate::{sender_node::TurnData, store::Judged};
+
+/// Something that happens at a moment.
+#[derive(Debug)]
+pub(crate) enum Happening {
+    StartSender { config: usize, restarted: bool },
+    StartReceiver { config: usize },
+    CrashSender { config: usize },
+    CrashReceiver { config: usize },
+    WakeSender(usize),
+    WakeReceiver(usize),
+    /// A datagram arrives at some receivers, the same for all of them.
+    Deliver { datagram: Rc<[u8]>, from: SocketAddr, via: Via, to: Vec<u32>, altered: bool },
+    /// A run of symbols without octets arrives; what is lost is drawn on arrival.
+    Run { run: Rc<SymbolRun>, via: Via, to: Vec<u32> },
+    /// A datagram arrives at a sender.
+    Feedback { datagram: Rc<[u8]>, from: SocketAddr, to: usize, altered: bool },
+    /// A burst leaves.
+    Burst { sender: usize, burst: Burst, turn: Rc<TurnData> },
+    TurnReady { sender: usize, turn: TurnId },
+    Task { receiver: usize, task: Task },
+}
+
+/// Symbols of one block with consecutive counters, without their octets.
+#[derive(Debug)]
+pub(crate) struct SymbolRun {
+    pub(crate) sender: usize,
+    pub(crate) burst: Burst,
+    pub(crate) first_counter: u64,
+    /// Those that the shared part of the network lost.
+    pub(crate) lost: Vec<bool>,
+}
+
+/// Something that a receiver's other threads have done.
+#[derive(Debug)]
+pub(crate) enum Task {
+    Joined,
+    Judged { block: BlockId, judged: Judged, cut: u32 },
+    Stored { block: u32, bytes: Option<Vec<u8>> },
+    WriteFailed,
+    ZeroJudged { block: u32, right: bool },
+    IndexJudged { cut: u32 },
+    Flushed,
+}
+
+/// The queue.
+#[derive(Debug, Default)]
+pub(crate) struct Queue {
+    heap: BinaryHeap<Reverse<Entry>>,
+    sequence: u64,
+}
+
+#[derive(Debug)]
+struct Entry {
+    at: Duration,
+    sequence: u64,
+    happening: Happening,
+}
+
+impl Queue {
+    pub(crate) fn push(&mut self, at: Duration, happening: Happening) {
+        self.sequence += 1;
+        self.heap.push(Reverse(Entry { at, sequence: self.sequence, happening }));
+    }
+
+    pub(crate) fn pop(&mut self) -> Option<(Duration, Happening)> {
+        self.heap.pop().map(|Reverse(entry)| (entry.at, entry.happening))
+    }
+}
+
+impl Ord for Entry {
+    fn cmp(&self, other: &Self) -> Ordering {
+        (self.at, self.sequence).cmp(&(other.at, other.sequence))
+    }
+}
+
+impl PartialOrd for Entry {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Entry {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other) == Ordering::Equal
+    }
+}
+
+impl Eq for Entry {}
