@@ -2,23 +2,16 @@
 //!
 //! ```text
 //!  sockets ─► reader threads ─┐                       ┌─► own socket
-//!  signals, timers ───────────┼─► this loop: session ─┼─► assembler ─► workbench threads ─┐
-//!  results ◄──────────────────┘                       └─► writer thread ─► target         │
-//!     ▲───────────────────────────────────────────────────────┴──────────────────────────┘
+//!  signals, timers ───────────┼─► this loop: session ─┤
+//!  threads of the store ──────┘                       └─► store: memory ─► threads ─► target
 //! ```
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use imgcast_common::{
-    fec::BlockShape,
-    id::{BlockId, Stream},
-    layout::Layout,
+    id::BlockId,
     net::{Batch, Family, Interface},
     prng::Prng,
-    tree::Index,
     wire::{Data, Header, Message, Role, WireError},
 };
 use nix::sys::signal::Signal;
@@ -26,18 +19,15 @@ use tokio::{
     signal::unix::{SignalKind, signal},
     sync::mpsc,
 };
-use tracing::{debug, warn};
+use tracing::debug;
 
 use crate::{
     config::ReceiveConfig,
     error::{Error, Heard},
-    image::{
-        Assembler, Checked, IndexAssembly, Target, Workbench, Writer, Written, ZeroBatch,
-        budget_blocks,
-    },
+    image::{Progress, Store, Target, Work},
     outcome,
     report::Report,
-    session::{self, Event, Offer, Session, SessionConfig, Verdict, Via, Wanted},
+    session::{self, Checked, Event, Offer, Session, SessionConfig, Verdict, Via, Wanted},
     sockets::{Arrival, Sockets},
 };
 
@@ -66,31 +56,17 @@ pub fn run(config: &ReceiveConfig) -> Result<Outcome, Error> {
     runtime.block_on(async { Driver::start(config, interface, target)?.run().await })
 }
 
-/// What worker threads deliver. As much as they were given: it needs no limit of its own.
-enum Done {
-    Checked(BlockId, Checked),
-    Zeroes(ZeroBatch),
-    Written(Written),
-}
-
 struct Driver<'a> {
     config: &'a ReceiveConfig,
     interface: Interface,
     session: Session,
     sockets: Sockets,
     arrivals: mpsc::Receiver<Arrival>,
-    done: mpsc::UnboundedReceiver<Done>,
-    done_sender: mpsc::UnboundedSender<Done>,
+    /// What the store's threads deliver: no more than they were given, so it needs no limit.
+    work: mpsc::UnboundedReceiver<Work>,
     offer: Option<Offer>,
-    /// Until the index is there and something may be written.
-    target: Option<Target>,
-    writer: Option<Writer>,
-    workbench: Workbench,
-    assembler: Assembler,
-    assembly: Option<IndexAssembly>,
-    index: Option<Arc<Index>>,
+    store: Store,
     index_error: String,
-    shape: Option<BlockShape>,
     drops: Prng,
     overflow: [u64; 2],
     heard: Heard,
@@ -124,7 +100,11 @@ impl<'a> Driver<'a> {
             receive_timeout: config.receive_timeout,
             ask: asks.then_some(rendezvous),
         };
-        let (done_sender, done) = mpsc::unbounded_channel();
+        let (done, work) = mpsc::unbounded_channel();
+        let store = Store::new(target, config.memory_bytes, move |work| {
+            // Without a loop nobody waits for it any more.
+            let _ = done.send(work);
+        })?;
         let heard = Heard {
             interface: interface.name.clone(),
             rendezvous,
@@ -132,22 +112,14 @@ impl<'a> Driver<'a> {
             group_datagrams: 0,
             foreign_datagrams: 0,
         };
-        let blocks = budget_blocks(config.memory_bytes, 1 << 20) as usize;
         Ok(Self {
             session: Session::new(session_config, prng.bits(), now()),
             sockets,
             arrivals,
-            done,
-            done_sender,
+            work,
             offer: None,
-            target: Some(target),
-            writer: None,
-            workbench: Workbench::new(blocks)?,
-            assembler: Assembler::new(blocks),
-            assembly: None,
-            index: None,
+            store,
             index_error: String::new(),
-            shape: None,
             drops: Prng::new(prng.bits()),
             overflow: [0; 2],
             heard,
@@ -170,7 +142,7 @@ impl<'a> Driver<'a> {
             let wake_at = self.session.poll_timeout().unwrap_or_else(|| now() + TICK);
             tokio::select! {
                 Some(arrival) = self.arrivals.recv() => self.arrived(arrival)?,
-                Some(done) = self.done.recv() => self.finished(done),
+                Some(work) = self.work.recv() => self.worked(work),
                 () = tokio::time::sleep_until(wake_at.into()) => {}
                 _ = ticks.tick() => self.tick(),
                 _ = interrupts.recv() => self.interrupt(Signal::SIGINT)?,
@@ -181,9 +153,7 @@ impl<'a> Driver<'a> {
     }
 
     fn tick(&mut self) {
-        if let Some(writer) = &self.writer {
-            self.session.handle_drain(writer.drain_kilobytes_per_second());
-        }
+        self.session.handle_drain(self.store.drain_kilobytes_per_second());
         let now = now();
         self.report.progress(now, &self.session.status(now));
     }
@@ -242,15 +212,8 @@ impl<'a> Driver<'a> {
         if !matches!(verdict, Verdict::Wanted | Verdict::Enough) {
             return;
         }
-        let symbol_size = u16::try_from(symbol.len()).unwrap_or(0);
-        let same = self.shape.filter(|shape| {
-            shape.stored_len() == head.stored_len && shape.symbol_size() == symbol.len()
-        });
-        self.shape = same.or_else(|| BlockShape::new(head.stored_len, symbol_size));
-        if let Some(shape) = &self.shape {
-            let block = BlockId { stream: header.stream, number: head.block };
-            self.assembler.insert(block, shape, head.esi, symbol);
-        }
+        let block = BlockId { stream: header.stream, number: head.block };
+        self.store.keep(block, head.stored_len, head.esi, symbol);
     }
 
     /// Joined segments that are dropped count as one in the kernel: as many datagrams are meant as
@@ -268,74 +231,32 @@ impl<'a> Driver<'a> {
         self.session.handle_overflow(bursts * each);
     }
 
-    /// A worker finished something; the session is told, the octets go their way.
-    fn finished(&mut self, done: Done) {
-        match done {
-            Done::Checked(block, checked) => self.checked(block, checked),
-            Done::Zeroes(batch) => self.zeroes(&batch),
-            Done::Written(Written::Stored { number, buffer }) => {
-                buffer.into_iter().for_each(|buffer| self.assembler.recycle(buffer));
-                self.session.handle_stored(now(), number);
-            }
-            Done::Written(Written::Zeroed { blocks }) => {
-                blocks.for_each(|block| self.session.handle_stored(now(), block));
-            }
-            Done::Written(Written::Flushed { written_bytes }) => {
-                if let Some(index) = &self.index {
-                    let image = index.image_id();
-                    self.session.handle_flushed(now(), image, written_bytes);
+    /// A thread of the store has done something.
+    fn worked(&mut self, work: Work) {
+        let now = now();
+        let session = &mut self.session;
+        match self.store.take_in(work) {
+            Some(Progress::Whole(block)) => session.handle_checked(now, block, Checked::Whole),
+            Some(Progress::TooFew(block)) => session.handle_checked(now, block, Checked::TooFew),
+            Some(Progress::Corrupt(block)) => session.handle_checked(now, block, Checked::Corrupt),
+            Some(Progress::Zeroes(batch)) => {
+                for number in batch.wrong {
+                    session.handle_checked(now, BlockId::image(number), Checked::Corrupt);
+                }
+                for number in batch.matching {
+                    session.handle_checked(now, BlockId::image(number), Checked::Whole);
                 }
             }
-            Done::Written(Written::Failed(error)) => self.fail(error),
-        }
-    }
-
-    fn checked(&mut self, block: BlockId, checked: Checked) {
-        let verdict = match checked {
-            Checked::Whole { bytes } => {
-                self.session.handle_checked(now(), block, session::Checked::Whole);
-                match (block.stream, &self.writer) {
-                    (Stream::Image, Some(writer)) => writer.write(block.number, bytes),
-                    (Stream::Image, None) => self.assembler.recycle(bytes),
-                    (Stream::Index, _) => {
-                        if let Some(assembly) = &mut self.assembly {
-                            assembly.insert(block.number, &bytes);
-                        }
-                        self.assembler.recycle(bytes);
-                    }
+            Some(Progress::Stored(blocks)) => {
+                blocks.for_each(|block| session.handle_stored(now, block));
+            }
+            Some(Progress::Flushed(written_bytes)) => {
+                if let Some(image) = self.store.image_id() {
+                    session.handle_flushed(now, image, written_bytes);
                 }
-                return;
             }
-            Checked::TooFew { received } => {
-                self.assembler.put_back(block, received);
-                session::Checked::TooFew
-            }
-            Checked::Corrupt { buffer } => {
-                self.assembler.recycle(buffer);
-                session::Checked::Corrupt
-            }
-            Checked::Failed { text } => {
-                warn!(%block, text, "a block could not be decoded; it is fetched again");
-                session::Checked::Corrupt
-            }
-        };
-        self.session.handle_checked(now(), block, verdict);
-    }
-
-    fn zeroes(&mut self, batch: &ZeroBatch) {
-        for number in &batch.wrong {
-            let block = BlockId::image(*number);
-            self.session.handle_checked(now(), block, session::Checked::Corrupt);
-        }
-        for number in &batch.matching {
-            let block = BlockId::image(*number);
-            self.session.handle_checked(now(), block, session::Checked::Whole);
-        }
-        let Some(writer) = &self.writer else { return };
-        for run in batch.matching.chunk_by(|one, next| one + 1 == *next) {
-            if let (Some(first), Some(last)) = (run.first(), run.last()) {
-                writer.zero(*first..last + 1);
-            }
+            Some(Progress::Failed(error)) => self.fail(error),
+            None => {}
         }
     }
 
@@ -359,17 +280,11 @@ impl<'a> Driver<'a> {
                 idle = false;
                 match event {
                     Event::Chosen(offer) => self.join(*offer)?,
-                    Event::Check(block) => self.check(block),
-                    Event::Forget(block) => {
-                        self.assembler.forget(block);
-                    }
+                    Event::Check(block) => self.store.check(block),
+                    Event::Forget(block) => self.store.forget(block),
                     Event::IndexWhole => self.index_whole(),
                     Event::RenewMembership => self.sockets.renew(),
-                    Event::Flush => {
-                        if let Some(writer) = &self.writer {
-                            writer.finish();
-                        }
-                    }
+                    Event::Flush => self.store.flush(),
                     Event::Notice(notice) => self.report.notice(&notice, self.offer.as_ref()),
                     Event::Finished(outcome) => ended = ended.or(Some(outcome)),
                 }
@@ -381,76 +296,29 @@ impl<'a> Driver<'a> {
     }
 
     fn join(&mut self, offer: Offer) -> Result<(), Error> {
-        let layout = offer.announce.layout;
-        if let Some(target) = &self.target {
-            target.check_size(layout.bytes())?;
-        }
-        self.sockets.join(offer.announce.data_group)?;
         let before = self.offer.as_ref().map(|before| &before.announce);
-        let same = before.is_some_and(|before| {
-            before.index_hash == offer.announce.index_hash && before.layout == layout
+        let same_index = before.is_some_and(|before| {
+            before.index_hash == offer.announce.index_hash && before.layout == offer.announce.layout
         });
-        if self.index.is_none() && !same {
-            self.assembly = Some(IndexAssembly::new(layout.of_index()));
-        }
+        self.store.begin(offer.announce.layout, same_index)?;
+        self.sockets.join(offer.announce.data_group)?;
         self.report.chosen(&offer);
         self.offer = Some(offer);
         self.session.handle_joined(now());
         Ok(())
     }
 
-    fn layout(&self, stream: Stream) -> Option<Layout> {
-        let layout = self.offer.as_ref()?.announce.layout;
-        Some(if stream == Stream::Index { layout.of_index() } else { layout })
-    }
-
-    fn check(&mut self, block: BlockId) {
-        let (Some(layout), Some(received)) =
-            (self.layout(block.stream), self.assembler.take(block))
-        else {
-            return;
-        };
-        let done = self.done_sender.clone();
-        self.workbench.check(block, received, self.index.clone(), layout, move |block, checked| {
-            // Without a loop nobody waits for it any more.
-            let _ = done.send(Done::Checked(block, checked));
-        });
-    }
-
     fn index_whole(&mut self) {
-        let (Some(offer), Some(assembly)) = (&self.offer, &mut self.assembly) else { return };
-        let announce = &offer.announce;
-        let (layout, image) = (announce.layout, announce.image);
-        match assembly.finish(&announce.index_hash, layout.blocks(), image) {
-            Ok(index) => {
-                let index = Arc::new(index);
-                self.index = Some(Arc::clone(&index));
-                if let Err(error) = self.begin_writing(layout, &index) {
-                    return self.fail(error);
-                }
-                self.session.handle_index(now(), Some(index.zero()));
-            }
-            Err(error) => {
+        let Some(offer) = &self.offer else { return };
+        let (index_hash, image) = (offer.announce.index_hash, offer.announce.image);
+        match self.store.put_index_together(&index_hash, image) {
+            Ok(Ok(zero)) => self.session.handle_index(now(), Some(&zero)),
+            Ok(Err(error)) => {
                 self.index_error = error.to_string();
                 self.session.handle_index(now(), None);
             }
+            Err(error) => self.fail(error),
         }
-    }
-
-    fn begin_writing(&mut self, layout: Layout, index: &Arc<Index>) -> Result<(), Error> {
-        let Some(target) = self.target.take() else { return Ok(()) };
-        let zeroes: u64 = index.zero().iter().map(|block| u64::from(layout.block_len(block))).sum();
-        target.check_room(layout.bytes() - zeroes)?;
-        let done = self.done_sender.clone();
-        let blocks = budget_blocks(self.config.memory_bytes, layout.block_size());
-        let writer = Writer::start(target, layout, blocks as usize, move |written| {
-            let _ = done.send(Done::Written(written));
-        })?;
-        self.writer = Some(writer);
-        let done = self.done_sender.clone();
-        self.workbench.check_zero(0..layout.blocks(), Arc::clone(index), layout, move |batch| {
-            let _ = done.send(Done::Zeroes(batch));
-        })
     }
 
     fn finish(mut self, ended: session::Outcome) -> Result<Outcome, Error> {

@@ -19,14 +19,9 @@ use std::{
 
 use imgcast_common::{
     id::SessionId,
-    layout::{IMAGE_BYTES_MAX, Layout, symbol_size_for},
-    net::{
-        Batch, BatchLayout, BatchPool, BatchReceiver, BatchSender, Family, Interface, NetError,
-        NodeSocket,
-    },
+    net::{Batch, BatchSender, Family, Interface, NetError, NodeSocket},
     prng::Prng,
-    tree::{Index, index_hash},
-    units::ByteSize,
+    tree::index_hash,
     wire::{AbortReason, Message, Role, WireError},
 };
 use nix::sys::signal::Signal;
@@ -39,8 +34,10 @@ use tracing::{debug, info, warn};
 use crate::{
     config::Config,
     error::{Error, exit},
-    image::{ImageSource, IndexCache, Prepared, PreparedBlock, Preparer, TurnRequest, build_index},
+    image::{Prepared, PreparedBlock, Preparer, TurnRequest},
+    offered::Offered,
     pump::{Addresses, Pump},
+    reader,
     report::Report,
     session::{self, Event, Session, SessionConfig, Transmit, TurnId},
 };
@@ -83,52 +80,8 @@ pub fn run(config: &Config) -> Result<Outcome, Error> {
     })
 }
 
-/// The image, ready to be offered.
-struct Offered {
-    source: Arc<ImageSource>,
-    layout: Layout,
-    index: Arc<Index>,
-    cache: IndexCache,
-}
-
-impl Offered {
-    fn open(config: &Config, interface: &Interface, report: &mut Report) -> Result<Self, Error> {
-        let source = ImageSource::open(&config.image)?;
-        let payload_max = interface.max_datagram_octets();
-        let symbol_size = symbol_size_for(payload_max).ok_or(NetError::DatagramTooLarge {
-            destination: config.rendezvous,
-            datagram_octets: DATAGRAM_OCTETS_LEAST,
-            octets_max: payload_max,
-            mtu_octets: interface.mtu_octets,
-            interface: interface.name.clone(),
-        })?;
-        let layout =
-            Layout::for_image(source.bytes(), symbol_size).ok_or_else(|| Error::ImageTooLarge {
-                path: config.image.clone(),
-                size: ByteSize(source.bytes()),
-                size_max: ByteSize(IMAGE_BYTES_MAX),
-            })?;
-        let cache = IndexCache::of_user();
-        let index = match cache.load(&source, &layout) {
-            Some(index) => index,
-            None => {
-                let threads = thread::available_parallelism().map_or(1, usize::from);
-                let total = source.bytes();
-                let index = build_index(&source, &layout, threads, |done| {
-                    report.hashing(done, total);
-                })?;
-                cache.store(&source, &layout, &index);
-                index
-            }
-        };
-        let (source, index) = (Arc::new(source), Arc::new(index));
-        report.offered(&config.name, index.image_id(), source.bytes(), index.zero(), interface);
-        Ok(Self { source, layout, index, cache })
-    }
-}
-
 /// What the loop waits for.
-enum Input {
+pub(crate) enum Input {
     Datagrams(Batch),
     Prepared(Prepared),
     NotSent(NetError),
@@ -212,7 +165,7 @@ impl Driver {
         )
         .map_err(|source| Error::System { what: "a thread to send", source })?;
         let stop = Arc::new(AtomicBool::new(false));
-        start_reader(socket, Arc::clone(&stop), inputs_sender.clone())?;
+        reader::start(socket, Arc::clone(&stop), inputs_sender.clone())?;
         let seed = prng.bits();
         Ok(Self {
             session: Session::new(session_config, seed, now()),
@@ -397,32 +350,6 @@ impl Drop for Driver {
     }
 }
 
-/// Reads unicast until told to stop.
-fn start_reader(
-    socket: Arc<NodeSocket>,
-    stop: Arc<AtomicBool>,
-    inputs: mpsc::Sender<Input>,
-) -> Result<(), Error> {
-    socket.set_receive_timeout(Some(READER_TIMEOUT))?;
-    let pool = BatchPool::new(READER_BATCHES, BatchLayout::plain(FEEDBACK_OCTETS_MAX));
-    let mut receiver = BatchReceiver::new(socket, pool)?;
-    let read = move || {
-        while !stop.load(Ordering::Relaxed) {
-            let input = match receiver.receive() {
-                Ok(Some(batch)) => Input::Datagrams(batch),
-                Ok(None) => continue,
-                Err(error) => Input::NotReceived(error),
-            };
-            let failed = matches!(input, Input::NotReceived(_));
-            if inputs.blocking_send(input).is_err() || failed {
-                return;
-            }
-        }
-    };
-    let spawned = thread::Builder::new().name("receive".into()).spawn(read);
-    spawned.map(|_| ()).map_err(|source| Error::System { what: "a thread to receive", source })
-}
-
 /// The rate never to exceed: what the operator says, or what the interface can do.
 fn rate_max(config: &Config, interface: &Interface) -> u64 {
     let speed = interface.speed_megabits.map(|megabits| u64::from(megabits) * 1_000_000);
@@ -460,14 +387,6 @@ const SEND_BUFFER_MIN: usize = 128 << 10;
 const SEND_BUFFER_MAX: usize = 4 << 20;
 /// Ten thousand JOINs at once.
 const RECEIVE_BUFFER: usize = 16 << 20;
-/// No feedback is longer; JOIN is as long as DATA.
-const FEEDBACK_OCTETS_MAX: usize = 9_000;
-/// A symbol of the smallest size with what stands before and behind it.
-const DATAGRAM_OCTETS_LEAST: usize = 120;
-/// Two are read while two are taken in.
-const READER_BATCHES: usize = 4;
-/// How soon the reader notices that it is over.
-const READER_TIMEOUT: Duration = Duration::from_millis(100);
 /// Inputs that wait for the loop.
 const INPUTS_MAX: usize = 256;
 /// More than the session ever wants at once, so that asking never waits.

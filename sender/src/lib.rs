@@ -5,6 +5,8 @@ pub mod config;
 pub mod driver;
 pub mod error;
 pub mod image;
+mod offered;
 mod pump;
+mod reader;
 mod report;
 pub mod session;

@@ -206,5 +206,5 @@ impl Store {
 /// What was on the target before: no image is full of it.
 const TARGET_BEFORE: u8 = 0xA5;
 const SPARE_BUFFERS: usize = 4;
-/// Odds of a failed decode with K, K + 1, K + 2 symbols (RFC 6330 gives them in its section 1).
+/// Odds of a failed decode with K, K + 1, K + 2 known symbols, per million.
 const FAILURES_PPM: [u32; 3] = [5_000, 100, 1];

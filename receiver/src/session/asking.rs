@@ -95,6 +95,10 @@ impl Asking {
         self.attention = true;
     }
 
+    pub(super) const fn grtt(&self) -> Duration {
+        self.grtt
+    }
+
     pub(super) const fn window(&self) -> Duration {
         self.window
     }
@@ -288,69 +292,6 @@ impl Session {
         true
     }
 
-    /// Blocks of which only unicast symbols are trusted.
-    fn needs_by_unicast(&mut self, stream: Stream) -> Vec<BlockRange> {
-        let Some(ledger) = self.ledger(stream) else { return Vec::new() };
-        let needs = ledger.by_unicast().map(|(block, deficit)| {
-            BlockRange::one(block, deficit.map_or(WHOLE, symbols_of_deficit))
-        });
-        needs.take(RANGES_MAX).collect()
-    }
-
-    /// Everything else that is lacking and not planned, in order. `asking`: it is asked for now,
-    /// so count what was left out because enough seems to be planned.
-    fn needs(&mut self, now: Instant, stream: Stream, asking: bool) -> Vec<BlockRange> {
-        let deaf = self.contact.no_multicast();
-        let quiet = now.checked_sub(4 * self.asking.grtt + DEAF_QUIET).unwrap_or(now);
-        let free = if stream == Stream::Index { usize::MAX } else { self.free_blocks() };
-        let plan = &self.plans[stream as usize];
-        let ledger = match stream {
-            Stream::Image => self.image.as_mut(),
-            Stream::Index => self.index.as_mut(),
-        };
-        let Some(ledger) = ledger else { return Vec::new() };
-        let trusted: Vec<u32> = ledger.by_unicast().map(|(block, _)| block).collect();
-        let mut needs = Vec::new();
-        for (block, partial) in ledger.partial_mut() {
-            let planned = plan.planned(block);
-            let over = if deaf {
-                partial.turn_ended() || partial.last_at() <= quiet
-            } else {
-                partial.turn_ended()
-                    || (planned.is_none() && plan.covered_at(block) > partial.last_counter())
-            };
-            if !over || trusted.contains(&block) {
-                continue;
-            }
-            let deficit = symbols_of_deficit(partial.deficit());
-            if !deaf && is_enough(planned, deficit) && partial.suppressed < SUPPRESSIONS_MAX {
-                partial.suppressed += u8::from(asking);
-                continue;
-            }
-            needs.push(BlockRange::one(block, deficit));
-        }
-        let untouched = ledger.untouched();
-        let mut whole = Vec::new();
-        let mut left = u32::try_from(free).unwrap_or(u32::MAX);
-        for (first, run) in untouched.runs() {
-            let mut block = first;
-            while left > 0
-                && whole.len() < WHOLE_RUNS_MAX
-                && let Some(start) = next_whole(plan, deaf, block, first + run)
-            {
-                let end = if deaf { first + run } else { plan.unplanned_end(start, first + run) };
-                let run = (end - start).min(left);
-                whole.push(BlockRange { first: start, run, symbols: WHOLE });
-                left -= run;
-                block = end;
-            }
-        }
-        whole.retain(|range| !trusted.contains(&range.first));
-        needs.extend(whole);
-        needs.sort_unstable_by_key(|range| range.first);
-        joined(needs)
-    }
-
     fn symbols_of(&self, stream: Stream, needs: &[BlockRange]) -> u64 {
         let ledger = if stream == Stream::Image { &self.image } else { &self.index };
         let per_block = ledger.as_ref().map_or(0, |ledger| ledger.layout().source_symbols(0));
@@ -368,43 +309,12 @@ impl Session {
     }
 }
 
-/// The next block of a run that the sender does not plan, or for who hears no plan, the next one.
-fn next_whole(plan: &super::PlanView, deaf: bool, block: u32, end: u32) -> Option<u32> {
-    if deaf { (block < end).then_some(block) } else { plan.next_unplanned(block, end) }
-}
-
-/// Whether what is planned for a block covers this deficit, but for two symbols: the sender plans
-/// one more than the largest deficit that it hears of.
-fn is_enough(planned: Option<u16>, deficit: u16) -> bool {
-    planned.is_some_and(|planned| planned == WHOLE || planned + 2 >= deficit)
-}
-
-fn symbols_of_deficit(deficit: u32) -> u16 {
-    u16::try_from(deficit).unwrap_or(u16::MAX - 1)
-}
-
-/// Joins neighbouring runs that need the same.
-fn joined(needs: Vec<BlockRange>) -> Vec<BlockRange> {
-    let mut joined: Vec<BlockRange> = Vec::with_capacity(needs.len());
-    for need in needs {
-        match joined.last_mut() {
-            Some(last) if last.end() == need.first && last.symbols == need.symbols => {
-                last.run += need.run;
-            }
-            _ => joined.push(need),
-        }
-    }
-    joined
-}
-
 /// Within so long a new member says that it is there.
 const CONFIRM_WITHIN: Duration = Duration::from_millis(100);
 /// Before WELCOME says otherwise.
 const SILENCE_DEFAULT: Duration = Duration::from_secs(10);
 /// A report for which there was no token waits so long.
 const REPORT_RETRY: Duration = Duration::from_millis(100);
-/// After so many times in a row the plan is not believed any more.
-const SUPPRESSIONS_MAX: u8 = 2;
 /// Repairs share the rate with new blocks, one to one.
 const ANSWER_SHARE: f64 = 2.0;
 /// Longer than this nobody waits for an answer before asking again.
@@ -413,7 +323,3 @@ const ANSWER_MAX: Duration = Duration::from_millis(500);
 const HOLDOFF_MIN: Duration = Duration::from_millis(10);
 /// A sender that is not there need not be asked often.
 const HOLDOFF_SILENT: Duration = Duration::from_secs(5);
-/// By unicast a turn is over when nothing of it came for so long, and four round trips.
-const DEAF_QUIET: Duration = Duration::from_millis(50);
-/// Four NEEDs' worth; more is asked for when these have come.
-const WHOLE_RUNS_MAX: usize = 512;

@@ -12,10 +12,12 @@
 //! watches whether group and sender are heard; `parting` takes leave.
 
 mod asking;
+mod blocks;
 mod contact;
 mod joining;
 mod ledger;
 mod loss;
+mod needs;
 mod offers;
 mod parting;
 mod plan;
@@ -30,11 +32,12 @@ use std::{
 
 use imgcast_common::{
     bits::BitSet,
-    id::{BlockId, ImageId, Stream},
+    id::{ImageId, Stream},
     prng::Prng,
-    wire::{DataHead, Header, Message, SenderState, UNICAST},
+    wire::{Header, Message, SenderState, UNICAST},
 };
 
+pub use blocks::{Checked, MEMORY_BLOCKS_MIN};
 pub use types::{
     Event, Failure, Notice, Offer, Outcome, SessionConfig, Stage, Status, Transmit, Verdict, Via,
     Wanted,
@@ -43,7 +46,7 @@ pub use types::{
 use asking::Asking;
 use contact::Contact;
 use joining::{Joining, Membership};
-use ledger::{Ledger, Setback};
+use ledger::Ledger;
 use loss::LossMeter;
 use offers::Offers;
 use parting::Parting;
@@ -93,17 +96,6 @@ enum Phase {
     Flushing,
     Parting(Box<Parting>),
     Finished,
-}
-
-/// What a check of a block came to.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Checked {
-    /// It is what the index says (a block of the index: it could be decoded).
-    Whole,
-    /// The symbols do not determine it; they are still held.
-    TooFew,
-    /// Its hash is wrong; nothing of it is held any more.
-    Corrupt,
 }
 
 impl Session {
@@ -162,116 +154,12 @@ impl Session {
         self.settle(now);
     }
 
-    /// A symbol came; the verdict says what to do with its octets.
-    pub fn handle_symbol(
-        &mut self,
-        now: Instant,
-        via: Via,
-        header: &Header,
-        head: &DataHead,
-        symbol_octets: usize,
-    ) -> Verdict {
-        let Some(offer) = self.offer.as_ref().filter(|offer| offer.session == header.session)
-        else {
-            return Verdict::Mismatched;
-        };
-        if symbol_octets != usize::from(offer.announce.layout.symbol_size()) {
-            return Verdict::Mismatched;
-        }
-        self.note_contact(now, via, header.counter);
-        if !matches!(self.phase, Phase::Joining(_) | Phase::Member) {
-            return Verdict::Unwanted;
-        }
-        let room = header.stream == Stream::Index || self.free_blocks() > 0;
-        let judged = header.stream == Stream::Index || self.index_known;
-        let Some(ledger) = self.ledger(header.stream) else { return Verdict::Unwanted };
-        let verdict = ledger.accept(now, via, header.counter, head, room);
-        let ended = head.still_to_come == 0;
-        if verdict == Verdict::Enough && judged {
-            ledger.begin_check(head.block);
-            let block = BlockId { stream: header.stream, number: head.block };
-            self.events.push_back(Event::Check(block));
-        } else if ended {
-            self.asking.attend();
-        }
-        verdict
-    }
-
     /// The data group has been joined.
     pub fn handle_joined(&mut self, now: Instant) {
         if matches!(self.phase, Phase::Opening) {
             self.contact.on_group_joined(now);
             self.begin_joining(now);
         }
-        self.settle(now);
-    }
-
-    /// A block has been checked.
-    pub fn handle_checked(&mut self, now: Instant, block: BlockId, checked: Checked) {
-        let Some(ledger) = self.ledger(block.stream) else { return };
-        let setback = match checked {
-            Checked::Whole => {
-                ledger.verify(block.number);
-                self.progress_at = now;
-                if block.stream == Stream::Image {
-                    let new = self.writing.insert(block.number);
-                    let zero = self.zero.contains(block.number);
-                    self.writing_zero += u32::from(new && zero);
-                } else if self.index.as_ref().is_some_and(|index| index.verified().is_full()) {
-                    self.events.push_back(Event::IndexWhole);
-                }
-                None
-            }
-            Checked::TooFew => ledger.too_few(block.number),
-            Checked::Corrupt => Some(ledger.pollute(block.number)),
-        };
-        if let Some(Setback::Polluted(times)) = setback {
-            self.events.push_back(Event::Forget(block));
-            self.events.push_back(Event::Notice(Notice::Polluted(block, times)));
-            if times >= POLLUTED_MAX {
-                self.fail(now, Failure::Block(block));
-            }
-        }
-        self.asking.attend();
-        self.settle(now);
-    }
-
-    /// The index has been put together: which blocks are all zero, if it was right. These are
-    /// being computed and made by the driver, which reports them as checked and stored.
-    pub fn handle_index(&mut self, now: Instant, zero_blocks: Option<&BitSet>) {
-        let (Some(index), Some(image)) = (&mut self.index, &mut self.image) else { return };
-        match zero_blocks {
-            Some(zero) => {
-                self.index_known = true;
-                self.zero = zero.clone();
-                for block in zero.iter() {
-                    image.begin_zero(block);
-                    self.events.push_back(Event::Forget(BlockId::image(block)));
-                }
-                for block in image.decodable() {
-                    image.begin_check(block);
-                    self.events.push_back(Event::Check(BlockId::image(block)));
-                }
-                let notice = Notice::Indexed { zero_blocks: zero.count() };
-                self.events.push_back(Event::Notice(notice));
-            }
-            None => {
-                index.forget_all();
-                self.index_failures += 1;
-                self.events.push_back(Event::Notice(Notice::WrongIndex));
-                if self.index_failures >= INDEX_FAILURES_MAX {
-                    self.fail(now, Failure::Index);
-                }
-            }
-        }
-        self.asking.attend();
-        self.settle(now);
-    }
-
-    /// A block of the image has been written, or made zero.
-    pub fn handle_stored(&mut self, now: Instant, block: u32) {
-        let was_writing = self.writing.remove(block);
-        self.writing_zero -= u32::from(was_writing && self.zero.contains(block));
         self.settle(now);
     }
 
@@ -386,23 +274,6 @@ impl Session {
         }
     }
 
-    fn ledger(&mut self, stream: Stream) -> Option<&mut Ledger> {
-        match stream {
-            Stream::Image => self.image.as_mut(),
-            Stream::Index => self.index.as_mut(),
-        }
-    }
-
-    /// Blocks that may still be begun.
-    fn free_blocks(&self) -> usize {
-        let Some(image) = &self.image else { return 0 };
-        let blocks = self.config.memory_bytes / image.layout().block_size();
-        let blocks = usize::try_from(blocks).unwrap_or(usize::MAX).max(MEMORY_BLOCKS_MIN);
-        let index_held = self.index.as_ref().map_or(0, Ledger::held);
-        let writing = (self.writing.count() - self.writing_zero) as usize;
-        blocks.saturating_sub(image.held() + index_held + writing)
-    }
-
     fn send(&mut self, stream: Stream, message: Message<'static>, octets_min: usize) {
         let Some(offer) = &self.offer else { return };
         let (to, session) = (offer.sender, offer.session);
@@ -439,12 +310,6 @@ const fn is_group_counter(counter: u64) -> bool {
     counter & UNICAST == 0
 }
 
-/// Fewer do not even hold what is interleaved.
-pub const MEMORY_BLOCKS_MIN: usize = 8;
-/// A block that was wrong so often will not get right.
-const POLLUTED_MAX: u8 = 8;
-/// An index that was wrong so often is not the one that was announced.
-const INDEX_FAILURES_MAX: u8 = 3;
 /// A lower bound for waits that would otherwise make a busy loop.
 const INSTANTLY: Duration = Duration::from_millis(1);
 

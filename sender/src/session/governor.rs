@@ -153,8 +153,13 @@ impl Governor {
         if excess > EXCESS_MAX + chance {
             self.starting = false;
             if self.rest_periods == 0 {
-                let factor = (0.9 - excess).max(0.5);
-                self.set_rate(now, (self.rate as f64 * factor).round() as u64);
+                #[expect(
+                    clippy::cast_possible_truncation,
+                    clippy::cast_sign_loss,
+                    reason = "≤ 900"
+                )]
+                let permille = ((0.9 - excess).max(0.5) * 1000.0) as u64;
+                self.set_rate(now, self.rate / 1000 * permille);
                 self.rest_periods = REST_PERIODS;
                 return;
             }

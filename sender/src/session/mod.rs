@@ -22,6 +22,7 @@ mod repair;
 mod roster;
 mod sending;
 mod syncs;
+mod types;
 mod unicast;
 
 use std::{
@@ -32,14 +33,14 @@ use std::{
 
 use imgcast_common::{
     bits::BitSet,
-    id::{BlockId, EncodingSymbolId, ImageId, ReceiverId, SessionId, Stream},
-    layout::Layout,
+    id::{ReceiverId, Stream},
     prng::Prng,
-    wire::{AbortReason, Header, Message, Name, SenderState},
+    wire::{AbortReason, DATA_HEAD_LEN, Header, Message, SenderState, TRAILER_LEN},
 };
 
 pub use roster::{HALF_OPEN_MAX, MEMBERS_MAX, Member, MemberState};
 pub use sending::Burst;
+pub use types::{Destination, Event, Outcome, SessionConfig, Status, Transmit, TurnId};
 
 use carousel::Carousel;
 use clock::Clock;
@@ -51,43 +52,6 @@ use roster::{Bucket, Roster};
 use sending::Turns;
 use syncs::SyncTimer;
 use unicast::Unicast;
-
-/// What a session is told at its start and never changes.
-#[derive(Clone, Debug)]
-pub struct SessionConfig {
-    /// The session's number; its low bits gave the data group.
-    pub session: SessionId,
-    /// The image's hash.
-    pub image: ImageId,
-    /// The hash of the index.
-    pub index_hash: [u8; 32],
-    /// How the image is cut.
-    pub layout: Layout,
-    /// Blocks that are all zero: never sent.
-    pub zero_blocks: BitSet,
-    /// What people call the image.
-    pub name: Name,
-    /// The group and port of DATA and SYNC.
-    pub data_group: SocketAddr,
-    /// Where unicast is taken.
-    pub unicast_port: u16,
-    /// MTU of the interface, for REFUSE.
-    pub mtu: u16,
-    /// Start when so many have joined …
-    pub receivers_min: u32,
-    /// … and this has passed since the first one did …
-    pub wait_min: Duration,
-    /// … or when this has, whoever is missing.
-    pub wait_max: Option<Duration>,
-    /// Give up if nobody joins for so long.
-    pub start_timeout: Option<Duration>,
-    /// Rate to begin with, in bits per second on the wire; `None`: find it out.
-    pub rate_start: Option<u64>,
-    /// Rate never to exceed, in bits per second on the wire.
-    pub rate_max: u64,
-    /// Octets that a datagram's payload grows by on the wire: UDP, IP and Ethernet with gap.
-    pub framing_octets: u16,
-}
 
 /// The state machine of one session.
 ///
@@ -122,110 +86,6 @@ pub struct Session {
     has_listeners: bool,
     transmits: VecDeque<Transmit>,
     events: VecDeque<Event>,
-}
-
-/// Where a datagram goes.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Destination {
-    /// The rendezvous group.
-    Rendezvous,
-    /// The data group.
-    Group,
-    /// One receiver.
-    Unicast(SocketAddr),
-}
-
-/// Something to send.
-#[derive(Clone, Debug)]
-pub enum Transmit {
-    /// A message, now.
-    Message {
-        /// Where to.
-        to: Destination,
-        /// Of which stream it speaks.
-        stream: Stream,
-        /// What.
-        message: Box<Message<'static>>,
-        /// Octets that the datagram is filled up to.
-        octets_min: usize,
-    },
-    /// Symbols of one block, at their time.
-    Burst(Burst),
-}
-
-/// Number of a turn, to name its symbols by while they are fetched and sent.
-#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
-pub struct TurnId(pub u64);
-
-/// Something for the driver to do or to tell.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Event {
-    /// Fetch a block and make so many repair symbols, then call `handle_turn_ready`.
-    TurnWanted {
-        /// The turn that needs them.
-        turn: TurnId,
-        /// The block.
-        block: BlockId,
-        /// The first repair symbol.
-        first_repair: EncodingSymbolId,
-        /// How many.
-        repairs: u32,
-    },
-    /// The symbols of a turn have been handed out: what was fetched can go.
-    TurnOver(TurnId),
-    /// Sending begins, because all are there or because time is up.
-    Started,
-    /// A receiver joined.
-    Joined(ReceiverId),
-    /// A member's state changed: see the roster.
-    Changed(ReceiverId),
-    /// The session is over.
-    Finished(Outcome),
-}
-
-/// How a session ended.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Outcome {
-    /// It ran to its end.
-    Ended {
-        /// Receivers that were expected: asked for, or joined if these are more.
-        expected: u32,
-        /// Receivers that have the image.
-        done: u32,
-    },
-    /// Nobody joined in time.
-    NoReceivers,
-    /// It was stopped.
-    Aborted(AbortReason),
-}
-
-/// What a session looks like from outside, for people.
-#[derive(Clone, Copy, Debug)]
-pub struct Status {
-    /// What it is doing.
-    pub state: SenderState,
-    /// Members that take part and are not finished.
-    pub active: u32,
-    /// Members that have the image.
-    pub done: u32,
-    /// Members that failed, left or are lost.
-    pub gone: u32,
-    /// Receivers that are expected.
-    pub expected: u32,
-    /// Members that hear no multicast.
-    pub without_multicast: u32,
-    /// Mean share of the image that the members have verified.
-    pub progress: f64,
-    /// The rate that is paced, in bits per second on the wire.
-    pub rate: u64,
-    /// The loss that the rate goes by.
-    pub loss: f64,
-    /// Proactive repair, as a share of S.
-    pub repair_share: f64,
-    /// When sending begins at the latest, if it waits.
-    pub starts_at: Option<Instant>,
-    /// When waiting for the first receiver ends.
-    pub gives_up_at: Option<Instant>,
 }
 
 impl Session {
@@ -410,7 +270,7 @@ impl Session {
 
     /// Octets of one DATA datagram on the wire.
     fn datagram_octets(&self) -> u64 {
-        let framed = imgcast_common::wire::DATA_HEAD_LEN + imgcast_common::wire::TRAILER_LEN;
+        let framed = DATA_HEAD_LEN + TRAILER_LEN;
         framed as u64
             + u64::from(self.config.layout.symbol_size())
             + u64::from(self.config.framing_octets)

@@ -1,0 +1,251 @@
+//! From symbols to a flushed target: the parts of this room, put together.
+//!
+//! ```text
+//!  symbols ─► Assembler ─► Workbench (decode, verify) ─► Writer ─► target
+//!                             └─ blocks of the index ─► IndexAssembly ─► Index ─┘
+//! ```
+//!
+//! Which symbols to keep and when to check, forget or flush is decided elsewhere.
+
+use std::sync::Arc;
+
+use imgcast_common::{
+    bits::BitSet,
+    fec::BlockShape,
+    id::{BlockId, EncodingSymbolId, ImageId, Stream},
+    layout::Layout,
+    tree::Index,
+};
+use tracing::warn;
+
+use super::{
+    Assembler, Checked, IndexAssembly, IndexError, Target, Workbench, Writer, Written, ZeroBatch,
+    budget_blocks,
+};
+use crate::error::Error;
+
+/// The octets of one transfer on their way to the target.
+pub struct Store {
+    /// Until the index is there and something may be written.
+    target: Option<Target>,
+    writer: Option<Writer>,
+    workbench: Workbench,
+    assembler: Assembler,
+    assembly: Option<IndexAssembly>,
+    index: Option<Arc<Index>>,
+    layout: Option<Layout>,
+    /// The shape of the last symbol's block: most blocks have the same.
+    shape: Option<BlockShape>,
+    memory_bytes: u64,
+    deliver: Arc<dyn Fn(Work) + Send + Sync>,
+}
+
+/// What a thread has done; to be handed to [`Store::take_in`].
+#[derive(Debug)]
+pub enum Work {
+    /// A block was decoded and compared with the index.
+    Checked(BlockId, Checked),
+    /// Zero blocks were compared with the index.
+    Zeroes(ZeroBatch),
+    /// The writer has something to say.
+    Written(Written),
+}
+
+/// What came of it.
+#[derive(Debug)]
+pub enum Progress {
+    /// The block is right, and on its way to the target.
+    Whole(BlockId),
+    /// The block's symbols do not determine it.
+    TooFew(BlockId),
+    /// The block is wrong.
+    Corrupt(BlockId),
+    /// Of these zero blocks the first are right and on their way, the others wrong.
+    Zeroes(ZeroBatch),
+    /// These blocks are on the target.
+    Stored(std::ops::Range<u32>),
+    /// The image is flushed and in its place; so many octets were written.
+    Flushed(u64),
+    /// The target is lost.
+    Failed(Error),
+}
+
+impl Store {
+    /// A store for `target`, with so much memory. `deliver` is called by threads whenever one has
+    /// done something.
+    ///
+    /// # Errors
+    /// [`Error::System`] if there are no threads to be had.
+    pub fn new(
+        target: Target,
+        memory_bytes: u64,
+        deliver: impl Fn(Work) + Send + Sync + 'static,
+    ) -> Result<Self, Error> {
+        let blocks = budget_blocks(memory_bytes, 1 << imgcast_common::layout::BLOCK_LOG2_DEFAULT);
+        Ok(Self {
+            target: Some(target),
+            writer: None,
+            workbench: Workbench::new(blocks as usize)?,
+            assembler: Assembler::new(blocks as usize),
+            assembly: None,
+            index: None,
+            layout: None,
+            shape: None,
+            memory_bytes,
+            deliver: Arc::new(deliver),
+        })
+    }
+
+    /// An image of this cut is to come. Blocks of an index that is not complete yet are kept if
+    /// they are of `same_index`.
+    ///
+    /// # Errors
+    /// [`Error::TargetTooSmall`].
+    pub fn begin(&mut self, layout: Layout, same_index: bool) -> Result<(), Error> {
+        if let Some(target) = &self.target {
+            target.check_size(layout.bytes())?;
+        }
+        if self.index.is_none() && !(same_index && self.assembly.is_some()) {
+            self.assembly = Some(IndexAssembly::new(layout.of_index()));
+        }
+        self.layout = Some(layout);
+        Ok(())
+    }
+
+    /// Keeps a symbol.
+    pub fn keep(&mut self, block: BlockId, stored_len: u32, esi: EncodingSymbolId, symbol: &[u8]) {
+        let fits = |shape: &BlockShape| {
+            shape.stored_len() == stored_len && shape.symbol_size() == symbol.len()
+        };
+        if !self.shape.as_ref().is_some_and(fits) {
+            let symbol_size = u16::try_from(symbol.len()).unwrap_or(0);
+            self.shape = BlockShape::new(stored_len, symbol_size);
+        }
+        if let Some(shape) = &self.shape {
+            self.assembler.insert(block, shape, esi, symbol);
+        }
+    }
+
+    /// Drops what is held of a block.
+    pub fn forget(&mut self, block: BlockId) {
+        self.assembler.forget(block);
+    }
+
+    /// Decodes and verifies a block in the background.
+    pub fn check(&mut self, block: BlockId) {
+        let (Some(layout), Some(received)) = (self.layout, self.assembler.take(block)) else {
+            return;
+        };
+        let layout = if block.stream == Stream::Index { layout.of_index() } else { layout };
+        let deliver = Arc::clone(&self.deliver);
+        self.workbench.check(block, received, self.index.clone(), layout, move |block, checked| {
+            deliver(Work::Checked(block, checked));
+        });
+    }
+
+    /// All blocks of the index are there: returns which blocks of the image are zero. These are
+    /// verified and made in the background.
+    ///
+    /// # Errors
+    /// [`Error::TargetNoRoom`], or whatever keeps the target from being written; inside, what is
+    /// wrong with the index, which is forgotten then.
+    pub fn put_index_together(
+        &mut self,
+        index_hash: &[u8; 32],
+        image: ImageId,
+    ) -> Result<Result<BitSet, IndexError>, Error> {
+        let (Some(layout), Some(assembly)) = (self.layout, &mut self.assembly) else {
+            return Ok(Err(IndexError::Incomplete { missing_blocks: 0 }));
+        };
+        let index = match assembly.finish(index_hash, layout.blocks(), image) {
+            Ok(index) => Arc::new(index),
+            Err(error) => return Ok(Err(error)),
+        };
+        self.index = Some(Arc::clone(&index));
+        self.begin_writing(layout, &index)?;
+        Ok(Ok(index.zero().clone()))
+    }
+
+    fn begin_writing(&mut self, layout: Layout, index: &Arc<Index>) -> Result<(), Error> {
+        let Some(target) = self.target.take() else { return Ok(()) };
+        let zeroes: u64 = index.zero().iter().map(|block| u64::from(layout.block_len(block))).sum();
+        target.check_room(layout.bytes() - zeroes)?;
+        let blocks = budget_blocks(self.memory_bytes, layout.block_size());
+        let deliver = Arc::clone(&self.deliver);
+        let written = move |written| deliver(Work::Written(written));
+        self.writer = Some(Writer::start(target, layout, blocks as usize, written)?);
+        let deliver = Arc::clone(&self.deliver);
+        self.workbench.check_zero(0..layout.blocks(), Arc::clone(index), layout, move |batch| {
+            deliver(Work::Zeroes(batch));
+        })
+    }
+
+    /// Takes in what a thread has done, and sends it on its way.
+    pub fn take_in(&mut self, work: Work) -> Option<Progress> {
+        Some(match work {
+            Work::Checked(block, checked) => self.checked(block, checked),
+            Work::Zeroes(batch) => {
+                if let Some(writer) = &self.writer {
+                    for run in batch.matching.chunk_by(|one, next| one + 1 == *next) {
+                        writer.zero(*run.first()?..run.last()? + 1);
+                    }
+                }
+                Progress::Zeroes(batch)
+            }
+            Work::Written(Written::Stored { number, buffer }) => {
+                buffer.into_iter().for_each(|buffer| self.assembler.recycle(buffer));
+                Progress::Stored(number..number + 1)
+            }
+            Work::Written(Written::Zeroed { blocks }) => Progress::Stored(blocks),
+            Work::Written(Written::Flushed { written_bytes }) => Progress::Flushed(written_bytes),
+            Work::Written(Written::Failed(error)) => Progress::Failed(error),
+        })
+    }
+
+    fn checked(&mut self, block: BlockId, checked: Checked) -> Progress {
+        match checked {
+            Checked::Whole { bytes } => {
+                match (block.stream, &self.writer, &mut self.assembly) {
+                    (Stream::Image, Some(writer), _) => writer.write(block.number, bytes),
+                    (Stream::Index, _, Some(assembly)) => {
+                        assembly.insert(block.number, &bytes);
+                        self.assembler.recycle(bytes);
+                    }
+                    _ => self.assembler.recycle(bytes),
+                }
+                Progress::Whole(block)
+            }
+            Checked::TooFew { received } => {
+                self.assembler.put_back(block, received);
+                Progress::TooFew(block)
+            }
+            Checked::Corrupt { buffer } => {
+                self.assembler.recycle(buffer);
+                Progress::Corrupt(block)
+            }
+            Checked::Failed { text } => {
+                warn!(%block, text, "a block could not be decoded; it is fetched again");
+                Progress::Corrupt(block)
+            }
+        }
+    }
+
+    /// Flushes the target and puts the image into its place, in the background.
+    pub fn flush(&self) {
+        if let Some(writer) = &self.writer {
+            writer.finish();
+        }
+    }
+
+    /// The image's hash as it follows from the index that all blocks were compared with.
+    #[must_use]
+    pub fn image_id(&self) -> Option<ImageId> {
+        self.index.as_ref().map(|index| index.image_id())
+    }
+
+    /// What the target takes, in kB/s.
+    #[must_use]
+    pub fn drain_kilobytes_per_second(&self) -> u32 {
+        self.writer.as_ref().map_or(0, Writer::drain_kilobytes_per_second)
+    }
+}

@@ -1,0 +1,510 @@
+//! A receiver: its session, what it holds, and models of its decoder threads and its disk.
+
+use std::{collections::BTreeMap, net::SocketAddr, rc::Rc, time::Duration};
+
+use imgcast_common::{
+    bits::BitSet,
+    id::{BlockId, EncodingSymbolId, SessionId, Stream},
+    prng::Prng,
+    wire::{Data, DataHead, Header, Message},
+};
+use imgcast_receiver::session::{
+    Checked, Event, Notice, Offer, Outcome, Session, SessionConfig, Transmit, Verdict, Via, Wanted,
+};
+
+use crate::{
+    attach::{Alarm, Outgoing, Surroundings, receiver_address},
+    checker::NeedBudget,
+    config::{Fidelity, PlantedBug, ReceiverConfig},
+    image::Image,
+    queue::{Happening, SymbolRun, Task},
+    store::{Judged, Store},
+};
+
+/// One run of a receiver.
+#[derive(Debug)]
+pub(crate) struct ReceiverNode {
+    number: usize,
+    /// Position of its configuration, and of its host.
+    pub(crate) host: usize,
+    pub(crate) address: SocketAddr,
+    config: ReceiverConfig,
+    pub(crate) session: Session,
+    prng: Prng,
+    alarm: Alarm,
+    counter: u64,
+    pub(crate) offer: Option<Rc<Offer>>,
+    truth: Option<Rc<Image>>,
+    store: Option<Store>,
+    /// The data group that it listens to.
+    pub(crate) group: Option<SocketAddr>,
+    /// Changes when blocks are cut anew: what was judged before does not count.
+    cut: u32,
+    judging: BTreeMap<BlockId, u32>,
+    writing: u32,
+    writes: u32,
+    disk_free_at: Duration,
+    joins_sent: u32,
+    need_budget: NeedBudget,
+    pub(crate) welcomed: bool,
+    /// Whether END or ABORT of its session came.
+    pub(crate) heard_end: bool,
+    /// Whether everything was on its target when it was flushed.
+    pub(crate) flushed: bool,
+    pub(crate) polluted: u32,
+    pub(crate) outcome: Option<(Outcome, Duration)>,
+    pub(crate) crashed: bool,
+}
+
+impl ReceiverNode {
+    pub(crate) fn new(
+        around: &Surroundings,
+        number: usize,
+        host: usize,
+        config: &ReceiverConfig,
+        ask: Option<SocketAddr>,
+        seed: u64,
+    ) -> Self {
+        let block_size = around.images[config.wants.unwrap_or(0)].layout.block_size();
+        let wanted = config.wants.map_or(Wanted::Any, |it| Wanted::Image(around.images[it].id));
+        let mut key = [0; 16];
+        key[..8].copy_from_slice(&host.to_be_bytes());
+        let session_config = SessionConfig {
+            wanted,
+            host: format!("host-{host}"),
+            key,
+            target_bytes: None,
+            memory_bytes: config.memory_blocks * block_size,
+            datagram_octets_max: 1_472,
+            start_timeout: Some(START_TIMEOUT),
+            receive_timeout: config.receive_timeout,
+            ask: ask.filter(|_| config.asks),
+        };
+        let mut prng = Prng::new(seed);
+        Self {
+            number,
+            host,
+            address: receiver_address(host, number),
+            config: config.clone(),
+            session: Session::new(session_config, prng.bits(), around.instant()),
+            prng,
+            alarm: Alarm::new(),
+            counter: 0,
+            offer: None,
+            truth: None,
+            store: None,
+            group: None,
+            cut: 0,
+            judging: BTreeMap::new(),
+            writing: 0,
+            writes: 0,
+            disk_free_at: Duration::ZERO,
+            joins_sent: 0,
+            need_budget: NeedBudget::default(),
+            welcomed: false,
+            heard_end: false,
+            flushed: false,
+            polluted: 0,
+            outcome: None,
+            crashed: false,
+        }
+    }
+
+    pub(crate) const fn is_up(&self) -> bool {
+        !self.crashed && self.outcome.is_none()
+    }
+
+    pub(crate) fn session_id(&self) -> Option<SessionId> {
+        self.offer.as_ref().map(|offer| offer.session)
+    }
+
+    /// Whether its target holds the image.
+    pub(crate) fn is_right(&self) -> bool {
+        let (Some(truth), Some(store)) = (&self.truth, &self.store) else { return false };
+        store.holds(&truth.bytes)
+    }
+
+    pub(crate) fn wake(&mut self, around: &mut Surroundings) {
+        if !self.is_up() || !self.alarm.rings(around.now) {
+            return;
+        }
+        if self.alarm.is_busy_loop() {
+            around.safety(format!("receiver {} spins: {:?}", self.number, self.session));
+            self.crashed = true;
+            return;
+        }
+        let now = around.instant();
+        if self.session.poll_timeout().is_some_and(|at| at <= now) {
+            self.session.handle_timeout(now);
+        }
+        self.drain(around);
+    }
+
+    /// A datagram that was parsed arrives.
+    pub(crate) fn deliver(
+        &mut self,
+        around: &mut Surroundings,
+        via: Via,
+        from: SocketAddr,
+        header: &Header,
+        message: &Message<'_>,
+    ) {
+        let mut header = *header;
+        if let Message::Data(data) = message {
+            if let Some(own) = self.session_id().filter(|_| around.has(SESSION_CHECK_SKIPPED)) {
+                header.session = own;
+            }
+            self.take_symbol(around, via, &header, data);
+        } else {
+            let own = self.session_id() == Some(header.session);
+            self.heard_end |= own && matches!(message, Message::End(_) | Message::Abort(_));
+            self.session.handle_message(around.instant(), via, from, &header, message);
+        }
+        self.drain(around);
+    }
+
+    /// A run of symbols without octets arrives; `loses` draws the loss of each.
+    pub(crate) fn deliver_run(
+        &mut self,
+        around: &mut Surroundings,
+        via: Via,
+        run: &SymbolRun,
+        session: SessionId,
+        mut loses: impl FnMut() -> bool,
+    ) {
+        let empty = vec![0; self.store.as_ref().map_or(0, |it| it.layout.symbol_size().into())];
+        for position in 0..run.burst.count {
+            let lost = loses() || run.lost.get(position as usize).copied().unwrap_or(false);
+            if !lost && let Some(head) = run.burst.head(position) {
+                let counter = run.first_counter + u64::from(position);
+                let header = Header { session, stream: run.burst.block.stream, counter };
+                self.take_symbol(around, via, &header, &Data { head, symbol: &empty });
+            }
+        }
+        self.drain(around);
+    }
+
+    fn take_symbol(
+        &mut self,
+        around: &mut Surroundings,
+        via: Via,
+        header: &Header,
+        data: &Data<'_>,
+    ) {
+        let (now, octets) = (around.instant(), data.symbol.len());
+        let verdict = self.session.handle_symbol(now, via, header, &data.head, octets);
+        if !matches!(verdict, Verdict::Wanted | Verdict::Enough) {
+            return;
+        }
+        let block = BlockId { stream: header.stream, number: data.head.block };
+        let Some(store) = &mut self.store else {
+            return around.safety(format!("{block} wanted before a session was chosen"));
+        };
+        if let Err(problem) = store.insert(block, &data.head, data.symbol) {
+            around.safety(format!("receiver {}: {problem}", self.number));
+        }
+    }
+
+    /// One of its other threads is done with something.
+    pub(crate) fn finish_task(&mut self, around: &mut Surroundings, task: Task) {
+        if !self.is_up() {
+            return;
+        }
+        let now = around.instant();
+        match task {
+            Task::Joined => self.session.handle_joined(now),
+            Task::Judged { block, judged, cut } => self.on_judged(around, block, judged, cut),
+            Task::Stored { block, bytes } => {
+                let elsewhere = around.has(PlantedBug::WrittenElsewhere);
+                let blocks = self.store.as_ref().map_or(1, |store| store.layout.blocks());
+                let place = if elsewhere { (block + 1) % blocks } else { block };
+                if let Some(store) = &mut self.store {
+                    store.write(place, bytes.as_deref());
+                }
+                self.writing -= 1;
+                self.session.handle_stored(now, block);
+            }
+            Task::WriteFailed => {
+                let text = "cannot write to the target: no space left on device";
+                self.session.handle_failure(now, 5, text);
+            }
+            Task::ZeroJudged { block, right } => self.on_zero_judged(around, block, right),
+            Task::IndexJudged { cut } => self.on_index(around, cut),
+            Task::Flushed => {
+                let id = self.truth.as_ref().map(|truth| truth.id);
+                let bytes = self.store.as_ref().map_or(0, |store| store.layout.bytes());
+                if let Some(id) = id {
+                    self.session.handle_flushed(now, id, bytes);
+                }
+            }
+        }
+        self.drain(around);
+    }
+
+    /// Sends and does what the session wants, and sets the alarm.
+    pub(crate) fn drain(&mut self, around: &mut Surroundings) {
+        while let Some(transmit) = self.session.poll_transmit() {
+            self.send(around, &transmit);
+        }
+        while let Some(event) = self.session.poll_event() {
+            around.note(self.number as u64, || format!("receiver {} {event:?}", self.number));
+            self.obey(around, event);
+        }
+        self.check_memory(around);
+        if self.is_up() {
+            let deadline = self.session.poll_timeout();
+            self.alarm.set(around, deadline, Happening::WakeReceiver(self.number));
+        }
+    }
+
+    fn send(&mut self, around: &mut Surroundings, transmit: &Transmit) {
+        let Transmit { to, session, stream, message, octets_min } = transmit;
+        let mut copies = 1;
+        match message {
+            Message::Join(_) if *session != SessionId::NONE => {
+                self.joins_sent += 1;
+                if around.has(PlantedBug::JoinSentOnce) && self.joins_sent > 1 {
+                    return;
+                }
+            }
+            Message::Need(_) if around.has(PlantedBug::NeedsRepeated) => copies = 12,
+            _ => {}
+        }
+        for _ in 0..copies {
+            self.counter += 1;
+            let header = Header { session: *session, stream: *stream, counter: self.counter };
+            if let Message::Need(need) = message {
+                let now = around.now;
+                around.checker.on_need(now, self.number, &mut self.need_budget, *stream, need);
+            }
+            let datagram = message.emit(&header, *octets_min).into();
+            around.note(self.counter, || format!("receiver {} says {message:?}", self.number));
+            around.outbox.push(Outgoing::FromReceiver {
+                receiver: self.number,
+                to: *to,
+                datagram,
+            });
+        }
+    }
+
+    fn obey(&mut self, around: &mut Surroundings, event: Event) {
+        match event {
+            Event::Chosen(offer) => self.on_chosen(around, *offer),
+            Event::Check(block) => self.on_check(around, block),
+            Event::Forget(block) => {
+                if let Some(store) = &mut self.store {
+                    store.forget(block);
+                }
+            }
+            Event::IndexWhole => {
+                let wait = self.thinking_time();
+                self.task_after(around, wait, Task::IndexJudged { cut: self.cut });
+            }
+            Event::RenewMembership => {}
+            Event::Flush => self.on_flush(around),
+            Event::Notice(Notice::Joined) => {
+                self.welcomed = true;
+                self.heard_end = false;
+                self.need_budget = NeedBudget::default();
+            }
+            Event::Notice(Notice::Polluted(..)) => self.polluted += 1,
+            Event::Notice(_) => {}
+            Event::Finished(outcome) => self.outcome = Some((outcome, around.now)),
+        }
+    }
+
+    fn on_chosen(&mut self, around: &mut Surroundings, offer: Offer) {
+        let announce = &offer.announce;
+        let truth = around.images.iter().find(|image| image.id == announce.image);
+        self.truth = truth.cloned();
+        match &mut self.store {
+            Some(store) => {
+                let before = self.offer.as_ref().map(|offer| &offer.announce);
+                let same = before.is_some_and(|before| {
+                    before.index_hash == announce.index_hash && before.layout == announce.layout
+                });
+                if !same {
+                    self.cut += 1;
+                }
+                store.recut(announce.layout, same);
+            }
+            None => self.store = Some(Store::new(around.fidelity, announce.layout)),
+        }
+        self.group = Some(announce.data_group);
+        self.welcomed = false;
+        self.heard_end = false;
+        self.offer = Some(Rc::new(offer));
+        let wait = self.thinking_time();
+        self.task_after(around, wait, Task::Joined);
+    }
+
+    fn on_check(&mut self, around: &mut Surroundings, block: BlockId) {
+        let Some(store) = &mut self.store else { return };
+        match store.judge(block, &mut self.prng) {
+            Ok(judged) => {
+                *self.judging.entry(block).or_default() += 1;
+                let wait = self.thinking_time();
+                let task = Task::Judged { block, judged, cut: self.cut };
+                self.task_after(around, wait, task);
+            }
+            Err(problem) => around.safety(format!("receiver {}: {problem}", self.number)),
+        }
+    }
+
+    fn on_judged(&mut self, around: &mut Surroundings, block: BlockId, judged: Judged, cut: u32) {
+        if let Some(times) = self.judging.get_mut(&block) {
+            *times -= 1;
+            if *times == 0 {
+                self.judging.remove(&block);
+            }
+        }
+        let Some(store) = &mut self.store else { return };
+        let now = around.instant();
+        let stale = cut != self.cut;
+        match judged {
+            Judged::Corrupt(bytes) if around.has(PlantedBug::HashCheckSkipped) => {
+                self.on_whole(around, block, bytes);
+            }
+            _ if stale && block.stream == Stream::Index => {}
+            Judged::Whole(bytes) => self.on_whole(around, block, bytes),
+            Judged::TooFew(received) => {
+                if !stale {
+                    if !around.has(PlantedBug::PutBackLost) {
+                        store.put_back(block, received);
+                    }
+                    self.session.handle_checked(now, block, Checked::TooFew);
+                }
+            }
+            Judged::Corrupt(_) => {
+                if !stale {
+                    self.session.handle_checked(now, block, Checked::Corrupt);
+                }
+            }
+        }
+    }
+
+    fn on_whole(&mut self, around: &mut Surroundings, block: BlockId, bytes: Vec<u8>) {
+        let Some(store) = &mut self.store else { return };
+        // Symbols that came while an earlier cut of it was judged are not needed any more.
+        store.forget(block);
+        self.session.handle_checked(around.instant(), block, Checked::Whole);
+        if block.stream == Stream::Index {
+            store.insert_index_block(block.number, &bytes);
+            return;
+        }
+        let truth = self.truth.as_ref().filter(|_| around.fidelity == Fidelity::Real);
+        if truth.is_some_and(|truth| truth.block(block) != bytes) {
+            around.safety(format!("receiver {} writes a wrong {block}", self.number));
+        }
+        self.write(around, block.number, Some(bytes));
+    }
+
+    fn on_index(&mut self, around: &mut Surroundings, cut: u32) {
+        let (Some(store), Some(truth), Some(offer)) = (&mut self.store, &self.truth, &self.offer)
+        else {
+            return;
+        };
+        if cut != self.cut {
+            return;
+        }
+        let announce = &offer.announce;
+        let mut index = store.finish_index(&announce.index_hash, announce.image, &truth.index);
+        if index.is_none() && around.has(PlantedBug::IndexCheckSkipped) {
+            around.safety(format!("receiver {} believes a wrong index", self.number));
+            index = Some(Rc::new(truth.index.clone()));
+        }
+        store.index.clone_from(&index);
+        let now = around.instant();
+        let Some(index) = index else { return self.session.handle_index(now, None) };
+        self.session.handle_index(now, Some(index.zero()));
+        self.judge_zero_blocks(around, index.zero());
+    }
+
+    fn judge_zero_blocks(&mut self, around: &mut Surroundings, zero: &BitSet) {
+        for block in zero.iter() {
+            let right = self.store.as_ref().is_some_and(|store| store.is_zero_indeed(block));
+            let wait = self.thinking_time();
+            self.task_after(around, wait, Task::ZeroJudged { block, right });
+        }
+    }
+
+    fn on_zero_judged(&mut self, around: &mut Surroundings, block: u32, right: bool) {
+        let now = around.instant();
+        let checked = if right { Checked::Whole } else { Checked::Corrupt };
+        self.session.handle_checked(now, BlockId::image(block), checked);
+        if right && around.has(PlantedBug::ZeroBlocksSkipped) {
+            self.session.handle_stored(now, block);
+        } else if right {
+            self.write(around, block, None);
+        }
+    }
+
+    /// Hands a block to the disk.
+    fn write(&mut self, around: &mut Surroundings, block: u32, bytes: Option<Vec<u8>>) {
+        let octets = self.store.as_ref().map_or(0, |it| u64::from(it.layout.block_len(block)));
+        let disk = &self.config.disk;
+        let mut begins = self.disk_free_at.max(around.now);
+        if let Some(stall) = disk.stalls.iter().find(|stall| stall.contains(begins)) {
+            begins = stall.until;
+        }
+        let nanos = octets * 1_000_000_000 / disk.bytes_per_second.max(1);
+        self.disk_free_at = begins + Duration::from_nanos(nanos);
+        let fails = disk.fails_at_write == Some(self.writes);
+        self.writes += 1;
+        let wait = self.disk_free_at - around.now;
+        if fails && around.has(PlantedBug::WriteErrorIgnored) {
+            self.session.handle_stored(around.instant(), block);
+        } else if fails {
+            self.task_after(around, wait, Task::WriteFailed);
+        } else {
+            self.writing += 1;
+            if around.has(PlantedBug::StoredBeforeWritten) {
+                self.session.handle_stored(around.instant(), block);
+            }
+            self.task_after(around, wait, Task::Stored { block, bytes });
+        }
+    }
+
+    fn on_flush(&mut self, around: &mut Surroundings) {
+        self.flushed = self.is_right();
+        if !self.flushed && around.fidelity == Fidelity::Real {
+            around.safety(format!("receiver {} flushes a target that is wrong", self.number));
+        }
+        let wait = self.thinking_time();
+        self.task_after(around, wait, Task::Flushed);
+    }
+
+    /// Blocks in memory: incomplete, being judged, or being written.
+    fn check_memory(&mut self, around: &mut Surroundings) {
+        let Some(store) = &self.store else { return };
+        let judging = self.judging.keys().filter(|block| block.stream == Stream::Image).count();
+        let held = store.image_blocks_held() + judging + self.writing as usize;
+        // Zero blocks wait for the disk too, but take no memory.
+        let zero = store.index.as_ref().map_or(0, |index| index.zero().count() as usize);
+        let allowed = usize::try_from(self.config.memory_blocks).unwrap_or(usize::MAX).max(8);
+        if held > allowed + zero {
+            around.safety(format!("receiver {} holds {held} of {allowed} blocks", self.number));
+        }
+    }
+
+    /// What its threads take for anything but writing.
+    fn thinking_time(&mut self) -> Duration {
+        Duration::from_micros(self.prng.below(THINKING_MICROS_MAX))
+    }
+
+    fn task_after(&self, around: &mut Surroundings, wait: Duration, task: Task) {
+        around.after(wait, Happening::Task { receiver: self.number, task });
+    }
+}
+
+/// Whether a symbol is one of the source.
+pub(crate) fn is_source(head: &DataHead, symbol_size: u16) -> bool {
+    let sources = head.stored_len.div_ceil(u32::from(symbol_size));
+    EncodingSymbolId::new(sources).is_some_and(|end| head.esi < end)
+}
+
+const SESSION_CHECK_SKIPPED: PlantedBug = PlantedBug::SessionCheckSkipped;
+/// A receiver that never hears a sender gives up.
+const START_TIMEOUT: Duration = Duration::from_secs(60);
+/// A decode or a hash takes some hundred microseconds, and waits for others.
+const THINKING_MICROS_MAX: u64 = 2_000;

@@ -1,0 +1,166 @@
+//! What came of a run.
+
+use std::{fmt, time::Duration};
+
+use imgcast_receiver::session::Failure;
+
+/// Everything worth asking about a run that is over.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// The seed that explains it.
+    pub seed: u64,
+    /// What should not have happened, in order.
+    pub violations: Vec<Violation>,
+    /// How each run of each receiver ended, in the order of their starts.
+    pub receivers: Vec<ReceiverReport>,
+    /// How each run of each sender ended.
+    pub senders: Vec<Option<imgcast_sender::session::Outcome>>,
+    /// Virtual time until everybody was finished.
+    pub duration: Duration,
+    /// Virtual time until the last receiver had the image.
+    pub done_at: Duration,
+    /// Symbols of the image that were sent to the group.
+    pub group_symbols: u64,
+    /// Symbols that were sent by unicast, those of the index among them.
+    pub unicast_symbols: u64,
+    /// Octets of the symbols of the image that were sent to the group, over those of the image,
+    /// in parts of a million.
+    pub overhead_ppm: u64,
+    /// NEEDs of the image that receivers sent.
+    pub needs: u64,
+    /// Plain reports.
+    pub reports: u64,
+    /// SYNCs to the group.
+    pub syncs: u64,
+    /// Blocks of the first image.
+    pub blocks: u32,
+    /// Things that happened.
+    pub happenings: u64,
+    /// A hash over all of them.
+    pub trace_hash: u64,
+    /// The last of them as text, if the world was asked to keep it.
+    pub trace: Vec<String>,
+}
+
+/// One run of one receiver.
+#[derive(Clone, Debug)]
+pub struct ReceiverReport {
+    /// Position of its configuration.
+    pub config: usize,
+    /// How it ended.
+    pub ending: Ending,
+    /// When.
+    pub at: Duration,
+    /// Blocks whose hash was wrong.
+    pub polluted: u32,
+}
+
+/// How a receiver ended.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Ending {
+    /// With the image.
+    Done {
+        /// Whether the sender said that it knows.
+        acknowledged: bool,
+    },
+    /// Without.
+    Failed(Failure),
+    /// It vanished, as planned.
+    Crashed,
+    /// It did not end.
+    Stuck,
+}
+
+/// Something that should not have happened.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Violation {
+    /// Something wrong was stored, sent or claimed.
+    Safety {
+        /// When.
+        at: Duration,
+        /// What.
+        text: String,
+    },
+    /// Something did not happen in time.
+    Liveness {
+        /// When.
+        at: Duration,
+        /// What.
+        text: String,
+    },
+    /// Something cost too much.
+    Thrift {
+        /// When.
+        at: Duration,
+        /// What.
+        text: String,
+    },
+}
+
+impl Report {
+    /// Receivers that have the image.
+    #[must_use]
+    pub fn done(&self) -> usize {
+        self.receivers.iter().filter(|it| matches!(it.ending, Ending::Done { .. })).count()
+    }
+
+    /// NEEDs for every 32 blocks of the image.
+    #[must_use]
+    pub fn needs_per_window(&self) -> u64 {
+        self.needs * 32 / u64::from(self.blocks.max(1))
+    }
+
+    /// # Panics
+    /// If anything happened that should not have.
+    pub fn assert_clean(&self) {
+        assert!(self.violations.is_empty(), "{self}");
+    }
+
+    /// # Panics
+    /// Unless nothing went wrong and every receiver has the image.
+    pub fn assert_all_done(&self) {
+        self.assert_clean();
+        assert_eq!(self.done(), self.receivers.len(), "{self}");
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "seed {}: {} receivers have the image", self.seed, self.done())?;
+        for violation in &self.violations {
+            writeln!(f, "  {violation}")?;
+        }
+        for (number, receiver) in self.receivers.iter().enumerate() {
+            let ReceiverReport { config, ending, at, polluted } = receiver;
+            if receiver.ending != (Ending::Done { acknowledged: true }) && number < 40 {
+                writeln!(f, "  receiver {number} ({config}) at {at:?}: {ending:?}, {polluted} bad")?;
+            }
+        }
+        writeln!(f, "  senders: {:?}", self.senders)?;
+        write!(
+            f,
+            "  done at {:?}, over at {:?}; {} symbols to the group, {} by unicast; overhead {} ppm; \
+             {} NEEDs, {} reports, {} SYNCs; {} happenings",
+            self.done_at,
+            self.duration,
+            self.group_symbols,
+            self.unicast_symbols,
+            self.overhead_ppm,
+            self.needs,
+            self.reports,
+            self.syncs,
+            self.happenings
+        )
+    }
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (kind, at, text) = match self {
+            Self::Safety { at, text } => ("safety", at, text),
+            Self::Liveness { at, text } => ("liveness", at, text),
+            Self::Thrift { at, text } => ("thrift", at, text),
+        };
+        write!(f, "{kind} at {:.6} s: {text}", at.as_secs_f64())
+    }
+}
