@@ -98,6 +98,8 @@ struct Driver {
     report: Report,
     offer: Offered,
     stop: Arc<AtomicBool>,
+    socket: Arc<NodeSocket>,
+    buffered_rate: u64,
     sent_anything: bool,
     dropped: BTreeMap<WireError, u64>,
     /// What stopped the session, if it was not its own end.
@@ -128,22 +130,10 @@ impl Driver {
         let threads = thread::available_parallelism().map_or(1, usize::from);
         let index_bytes = Arc::new(offer.index.to_bytes());
         let session_config = SessionConfig {
-            session,
-            image: offer.index.image_id(),
             index_hash: index_hash(&index_bytes),
-            layout: offer.layout,
-            zero_blocks: offer.index.zero().clone(),
-            name: config.name.clone(),
-            data_group: addresses.data_group,
             unicast_port: socket.local().port(),
-            mtu: u16::try_from(interface.mtu_octets).unwrap_or(u16::MAX),
-            receivers_min: config.start.receivers_min,
-            wait_min: config.start.wait_min,
-            wait_max: config.start.wait_max,
-            start_timeout: config.start.timeout,
-            rate_start: config.rate_bits_per_second_max,
             rate_max,
-            framing_octets: framing(interface.family()),
+            ..session_config(config, interface, &offer, addresses)
         };
         info!(%session, group = %addresses.data_group, local = %socket.local(), "session begins");
         let preparer = Preparer::new(
@@ -165,7 +155,7 @@ impl Driver {
         )
         .map_err(|source| Error::System { what: "a thread to send", source })?;
         let stop = Arc::new(AtomicBool::new(false));
-        reader::start(socket, Arc::clone(&stop), inputs_sender.clone())?;
+        reader::start(Arc::clone(&socket), Arc::clone(&stop), inputs_sender.clone())?;
         let seed = prng.bits();
         Ok(Self {
             session: Session::new(session_config, seed, now()),
@@ -177,6 +167,8 @@ impl Driver {
             report,
             offer,
             stop,
+            socket,
+            buffered_rate: rate_max,
             sent_anything: false,
             dropped: BTreeMap::new(),
             failure: None,
@@ -199,11 +191,22 @@ impl Driver {
             tokio::select! {
                 Some(input) = self.inputs.recv() => self.take_in(input)?,
                 () = tokio::time::sleep_until(asked_again_at.into()) => {}
-                _ = ticks.tick() => self.report.progress(now(), &self.session),
+                _ = ticks.tick() => self.tick(),
                 _ = interrupts.recv() => self.interrupt(Signal::SIGINT)?,
                 _ = terminations.recv() => self.interrupt(Signal::SIGTERM)?,
             }
             self.session.handle_timeout(now());
+        }
+    }
+
+    fn tick(&mut self) {
+        self.report.progress(now(), &self.session);
+        let rate = self.session.status().rate;
+        if send_buffer(rate) != send_buffer(self.buffered_rate) {
+            self.buffered_rate = rate;
+            if let Err(error) = self.socket.set_send_buffer(send_buffer(rate)) {
+                debug!(%error, "send buffer stays as it is");
+            }
         }
     }
 
@@ -347,6 +350,33 @@ impl Drop for Driver {
         self.stop.store(true, Ordering::Relaxed);
         // Threads that deliver to the loop must not wait for it any more.
         self.inputs.close();
+    }
+}
+
+/// What the session is told, but for what only the sockets and the index know.
+fn session_config(
+    config: &Config,
+    interface: &Interface,
+    offer: &Offered,
+    addresses: Addresses,
+) -> SessionConfig {
+    SessionConfig {
+        session: addresses.session,
+        image: offer.index.image_id(),
+        index_hash: [0; 32],
+        layout: offer.layout,
+        zero_blocks: offer.index.zero().clone(),
+        name: config.name.clone(),
+        data_group: addresses.data_group,
+        unicast_port: 0,
+        mtu: u16::try_from(interface.mtu_octets).unwrap_or(u16::MAX),
+        receivers_min: config.start.receivers_min,
+        wait_min: config.start.wait_min,
+        wait_max: config.start.wait_max,
+        start_timeout: config.start.timeout,
+        rate_start: config.rate_bits_per_second_max,
+        rate_max: 0,
+        framing_octets: framing(interface.family()),
     }
 }
 

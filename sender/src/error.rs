@@ -4,7 +4,7 @@
 //! its exit code says the same more coarsely. Both programs give their exit codes the same meaning.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use imgcast_common::net::NetError;
@@ -123,29 +123,6 @@ pub enum Error {
         /// The start timeout.
         waited: Seconds,
     },
-    /// Receivers still need something, and none of them is heard any more.
-    #[error(
-        "none of the {receivers} receivers that still need data has been heard for {silence}; \
-         check the network between them and this host, and send again: they keep what they \
-         verified"
-    )]
-    Stalled {
-        /// How many still need something.
-        receivers: u32,
-        /// For how long.
-        silence: Seconds,
-    },
-    /// Nobody who speaks this version has joined, but somebody speaks another one.
-    #[error(
-        "the receiver at {from} speaks protocol version {version}, which this sender does not; \
-         install the same version of imgcast at both ends"
-    )]
-    OtherVersion {
-        /// Its version.
-        version: u8,
-        /// Its address.
-        from: SocketAddr,
-    },
     /// The operator, or the system, ended the program.
     #[error("ended by {signal}; receivers keep what they verified and need only the rest later")]
     Interrupted {
@@ -186,8 +163,6 @@ impl Error {
             Self::WaitsCross { .. } => "waits-cross",
             Self::Network(error) => Trouble::of(error).code(),
             Self::NoReceivers { .. } => "no-receivers",
-            Self::Stalled { .. } => "stalled",
-            Self::OtherVersion { .. } => "other-version",
             Self::Interrupted { .. } => "interrupted",
             Self::System { .. } => "system",
             Self::Internal { .. } => "internal",
@@ -209,8 +184,6 @@ impl Error {
             }
             Self::Network(error) => Trouble::of(error).exit_code(),
             Self::NoReceivers { .. } => exit::TOO_FEW,
-            Self::Stalled { .. } => exit::STALLED,
-            Self::OtherVersion { .. } => exit::VERSION,
             Self::Interrupted { signal } => {
                 exit::SIGNAL.saturating_add(u8::try_from(*signal as i32).unwrap_or(0))
             }
@@ -304,6 +277,8 @@ mod tests {
     use std::collections::BTreeSet;
     use std::time::Duration;
 
+    use std::net::SocketAddr;
+
     use super::*;
 
     fn refused() -> io::Error {
@@ -354,8 +329,6 @@ mod tests {
                 3,
             ),
             (Error::NoReceivers { joined: 1, receivers_min: 3, waited: max }, "no-receivers", 4),
-            (Error::Stalled { receivers: 3, silence: min }, "stalled", 6),
-            (Error::OtherVersion { version: 2, from: address }, "other-version", 10),
             (signal(Signal::SIGINT), "interrupted", 130),
             (signal(Signal::SIGTERM), "interrupted", 143),
             (Error::System { what: "threads", source: source() }, "system", 1),
@@ -369,7 +342,7 @@ mod tests {
             assert_eq!((error.code(), error.exit_code()), (code, exit_code), "{error}");
         }
         let codes: BTreeSet<_> = all().iter().map(|(error, ..)| error.code()).collect();
-        assert_eq!(codes.len(), 20, "15 variants besides Network, and five kinds of that");
+        assert_eq!(codes.len(), 18, "13 variants besides Network, and five kinds of that");
     }
 
     #[test]

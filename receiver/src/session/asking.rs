@@ -19,8 +19,8 @@ use imgcast_common::{
     prng::Prng,
     timing::{GRTT_MIN, GRTT_START, draw_backoff},
     wire::{
-        BlockRange, DATA_HEAD_LEN, Header, Message, Need, NeedFlags, RANGES_MAX, Sync, TRAILER_LEN,
-        WHOLE,
+        BlockRange, DATA_HEAD_LEN, Header, Message, Need, NeedFlags, Sync, TRAILER_LEN, WHOLE,
+        ranges_max,
     },
 };
 
@@ -240,7 +240,7 @@ impl Session {
         }
         let needs = self.needs(now, stream, true);
         let mut symbols = 0;
-        for part in needs.chunks(RANGES_MAX) {
+        for part in needs.chunks(self.ranges_max()) {
             if !self.send_need(now, stream, NeedFlags::default(), part.to_vec()) {
                 break;
             }
@@ -290,6 +290,12 @@ impl Session {
         self.asking.report = None;
         self.send(stream, Message::Need(need), 0);
         true
+    }
+
+    /// Runs that one NEED holds.
+    pub(super) fn ranges_max(&self) -> usize {
+        let symbol_size = self.image.as_ref().map_or(0, |image| image.layout().symbol_size());
+        ranges_max(symbol_size).max(1)
     }
 
     fn symbols_of(&self, stream: Stream, needs: &[BlockRange]) -> u64 {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use imgcast_common::{
     id::Stream,
-    wire::{BlockRange, RANGES_MAX, WHOLE},
+    wire::{BlockRange, WHOLE},
 };
 
 use super::{PlanView, Session};
@@ -13,11 +13,12 @@ use super::{PlanView, Session};
 impl Session {
     /// Blocks of which only unicast symbols are trusted.
     pub(super) fn needs_by_unicast(&mut self, stream: Stream) -> Vec<BlockRange> {
+        let most = self.ranges_max();
         let Some(ledger) = self.ledger(stream) else { return Vec::new() };
         let needs = ledger.by_unicast().map(|(block, deficit)| {
             BlockRange::one(block, deficit.map_or(WHOLE, symbols_of_deficit))
         });
-        needs.take(RANGES_MAX).collect()
+        needs.take(most).collect()
     }
 
     /// Everything else that is lacking and not planned, in order. `asking`: it is asked for now,

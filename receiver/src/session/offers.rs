@@ -20,13 +20,20 @@ use super::{
 pub(super) struct Offers {
     heard: BTreeMap<SessionId, (Offer, Instant)>,
     since: Instant,
-    ask_at: Instant,
+    looked_at: Instant,
+    look_at: Instant,
     other_version: Option<u8>,
 }
 
 impl Offers {
     pub(super) const fn new(now: Instant) -> Self {
-        Self { heard: BTreeMap::new(), since: now, ask_at: now, other_version: None }
+        Self {
+            heard: BTreeMap::new(),
+            since: now,
+            looked_at: now,
+            look_at: now,
+            other_version: None,
+        }
     }
 
     /// Notes another version; returns whether that is news.
@@ -38,15 +45,12 @@ impl Offers {
         self.heard.len()
     }
 
+    /// The next time to look at what is on offer.
     pub(super) fn poll_timeout(&self, config: &SessionConfig) -> Instant {
-        let mut at = self.since + LISTEN_MIN;
-        if let Some(timeout) = config.start_timeout {
-            at = at.min(self.since + timeout);
-        }
-        if self.since + LISTEN_MIN <= self.ask_at || config.ask.is_some() {
-            at = at.min(self.ask_at);
-        }
-        at.max(self.ask_at)
+        let timeout = config.start_timeout.map(|timeout| self.since + timeout);
+        let times = [Some(self.since + LISTEN_MIN), timeout];
+        let later = times.into_iter().flatten().filter(|at| *at > self.looked_at);
+        later.fold(self.look_at, Instant::min)
     }
 
     fn open(&self) -> impl Iterator<Item = &Offer> {
@@ -97,8 +101,9 @@ impl Session {
 
     pub(super) fn choose_when_due(&mut self, now: Instant) {
         self.offers.heard.retain(|_, (_, at)| now < *at + OFFER_FORGOTTEN);
-        if now >= self.offers.ask_at {
-            self.offers.ask_at = now + ASK_INTERVAL;
+        self.offers.looked_at = now;
+        if now >= self.offers.look_at {
+            self.offers.look_at = now + ASK_INTERVAL;
             self.ask_for_offers();
         }
         let wanted = &self.config.wanted;

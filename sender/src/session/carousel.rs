@@ -15,7 +15,7 @@ use imgcast_common::{
     fec::BlockShape,
     id::{BlockId, EncodingSymbolId, ReceiverId, Stream},
     layout::Layout,
-    wire::{BlockRange, RANGES_MAX, WHOLE},
+    wire::{BlockRange, WHOLE, ranges_max},
 };
 
 /// The schedule of one stream.
@@ -150,13 +150,15 @@ impl Carousel {
 
     /// Notes who asked for a block.
     pub(super) fn note_reporter(&mut self, block: u32, receiver: ReceiverId) {
-        if let Some(active) = self.active.get_mut(&block) {
-            active.reporters = match active.reporters {
-                Reporters::None => Reporters::One(receiver),
-                Reporters::One(other) if other == receiver => Reporters::One(other),
-                _ => Reporters::Many,
-            };
+        if self.active.len() >= ACTIVE_BLOCKS_MAX && !self.active.contains_key(&block) {
+            return;
         }
+        let active = self.active.entry(block).or_default();
+        active.reporters = match active.reporters {
+            Reporters::None => Reporters::One(receiver),
+            Reporters::One(other) if other == receiver => Reporters::One(other),
+            _ => Reporters::Many,
+        };
     }
 
     /// Who asked for a block since its last turn.
@@ -261,7 +263,7 @@ impl Carousel {
         let mut block = from;
         while let Some(next) = self.next_planned(block) {
             let symbols = self.planned_symbols(next);
-            let full = ranges.len() == RANGES_MAX;
+            let full = ranges.len() >= ranges_max(self.layout.symbol_size());
             match ranges.last_mut() {
                 Some(last) if last.end() == next && last.symbols == symbols => last.run += 1,
                 _ if full => {

@@ -77,6 +77,8 @@ impl Governor {
         loss: f64,
         echo_at: Option<Instant>,
     ) {
+        // After an outage the way up is as short as at the start.
+        self.starting |= self.silent_periods >= SILENT_PERIODS_BREAK;
         self.silent_periods = 0;
         if echo_at.is_some_and(|at| at > self.changed_at) {
             self.samples.insert(id, Sample { loss, at: now });
@@ -131,7 +133,9 @@ impl Governor {
 
     fn on_silence(&mut self, now: Instant) {
         self.silent_periods += 1;
-        if self.silent_periods.is_multiple_of(SILENT_PERIODS_MAX) {
+        if self.silent_periods >= SILENT_PERIODS_BREAK {
+            self.set_rate(now, RATE_MIN);
+        } else if self.silent_periods.is_multiple_of(SILENT_PERIODS_MAX) {
             self.starting = false;
             self.set_rate(now, self.rate / 2);
         }
@@ -205,6 +209,8 @@ const EXCESS_MAX: f64 = 0.005;
 const REST_PERIODS: u32 = 2;
 /// Without any report for so long the rate is halved.
 const SILENT_PERIODS_MAX: u32 = 10;
+/// Without any for so long the sender all but stops, and probes with a few datagrams.
+const SILENT_PERIODS_BREAK: u32 = 40;
 /// From half of the highest rate to all of it in so many periods.
 const STEPS: u64 = 64;
 /// A medium's own loss changes slowly.
@@ -286,7 +292,12 @@ mod tests {
             governor.handle_timeout(now, Duration::from_millis(1), 1518);
         }
         assert_eq!(governor.rate(), GIGABIT / 8);
-        run(&mut governor, &mut now, 200, |_| 0.0);
+        for _ in 0..10 {
+            now += Duration::from_millis(201);
+            governor.handle_timeout(now, Duration::from_millis(1), 1518);
+        }
+        assert_eq!(governor.rate(), RATE_MIN, "the circuit is broken");
+        run(&mut governor, &mut now, 20, |_| 0.0);
         assert_eq!(governor.rate(), GIGABIT);
     }
 

@@ -208,7 +208,9 @@ impl Session {
     #[must_use]
     pub fn poll_timeout(&self) -> Instant {
         let mut at = self.announce_at.min(self.housekeeping_at).min(self.clock.poll_timeout());
-        at = at.min(self.sync_at());
+        if self.state != SenderState::Closing {
+            at = at.min(self.sync_at());
+        }
         match self.state {
             SenderState::Gathering => {
                 at = self.deadlines().into_iter().flatten().fold(at, Instant::min);

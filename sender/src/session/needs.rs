@@ -5,6 +5,7 @@ use std::{net::SocketAddr, time::Instant};
 
 use imgcast_common::{
     id::{BlockId, Stream},
+    timing::GRTT_MIN,
     wire::{BlockRange, Header, Need, RefuseReason, WHOLE},
 };
 
@@ -47,10 +48,9 @@ impl Session {
         if was_deaf != need.flags.no_multicast {
             self.note_listeners();
         }
-        // A turn that is asked about was over: whatever left within a round trip of the moment that
-        // is described had arrived by then, or was lost.
-        let described_at =
-            self.clock.described_at(now, need.echo_micros, need.hold_micros) + self.clock.grtt();
+        // SYNC and symbols do not take equally long: they queue behind bursts.
+        let described_at = self.clock.described_at(now, need.echo_micros, need.hold_micros)
+            + self.pacer.burst_time(self.datagram_octets()).max(GRTT_MIN);
         if !need.flags.no_multicast && !need.flags.detached {
             let echo_at = self.clock.sent_at(need.echo_micros);
             let loss = f64::from(need.network_loss) / 65_536.0;
@@ -90,11 +90,12 @@ impl Session {
         described_at: Instant,
     ) {
         self.note_deficit(block, range.symbols, need);
-        if need.flags.no_multicast
-            || need.flags.by_unicast
-            || self.is_for_one(now, block, need.receiver)
-        {
+        let apart = need.flags.no_multicast || need.flags.by_unicast;
+        if apart || self.is_for_one(now, block, need.receiver) {
             let carousel = self.carousel(block.stream);
+            if !apart {
+                carousel.note_reporter(block.number, need.receiver);
+            }
             if carousel.sendable().contains(block.number) {
                 let source_symbols = carousel.layout().source_symbols(block.number);
                 let wanted = (block, range.symbols, source_symbols);

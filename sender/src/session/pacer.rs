@@ -39,6 +39,11 @@ impl Pacer {
         u32::try_from(symbols).unwrap_or(1)
     }
 
+    /// How long one burst takes at the present rate.
+    pub(super) fn burst_time(&self, datagram_octets: u64) -> Duration {
+        self.time_for(datagram_octets * u64::from(self.burst(datagram_octets)))
+    }
+
     /// Takes so many octets off the schedule; returns when they are to leave.
     pub(super) fn take(&mut self, now: Instant, octets: u64) -> Instant {
         let at = self.next_at.max(now.checked_sub(CATCH_UP).unwrap_or(now));
@@ -120,7 +125,7 @@ mod tests {
     #[expect(clippy::disallowed_methods, reason = "a base for virtual time")]
     fn unicast_gets_its_share_of_what_the_group_gets() {
         let mut pacer = Pacer::new(1_000_000_000, Instant::now());
-        let mut unicast = 0;
+        let mut unicast = 0u64;
         for _ in 0..10_000 {
             pacer.grant_unicast(60_000);
             while pacer.unicast_has_credit() {

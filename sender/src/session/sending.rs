@@ -162,7 +162,7 @@ impl Session {
 
     /// Whether a burst could leave as soon as the pacer agrees.
     pub(super) fn has_ready_turn(&self) -> bool {
-        self.turns.next_group().is_some() || self.turns.next_unicast().is_some()
+        self.turns.next_group().is_some() || self.next_unicast().is_some()
     }
 
     /// The next burst, if its time has come.
@@ -171,16 +171,23 @@ impl Session {
         if !flowing || now < self.pacer.ready_at() {
             return None;
         }
-        let group = self.turns.next_group();
-        let group_wants = self.has_listeners
-            && !(self.turns.group.is_empty() && self.image.is_idle() && self.index.is_idle());
-        let unicast =
-            self.turns.next_unicast().filter(|_| !group_wants || self.pacer.unicast_has_credit());
-        match (unicast, group) {
-            (Some(position), _) => self.unicast_burst(now, position, group_wants),
+        match (self.next_unicast(), self.turns.next_group()) {
+            (Some(position), _) => self.unicast_burst(now, position, self.group_wants()),
             (None, Some(position)) => self.group_burst(now, position),
             (None, None) => None,
         }
+    }
+
+    /// Whether the group is owed anything, be it ready or not.
+    fn group_wants(&self) -> bool {
+        let idle = self.turns.group.is_empty() && self.image.is_idle() && self.index.is_idle();
+        self.has_listeners && !idle
+    }
+
+    /// Position of the next turn by unicast, if its share of the rate allows one.
+    fn next_unicast(&self) -> Option<usize> {
+        let allowed = !self.group_wants() || self.pacer.unicast_has_credit();
+        self.turns.next_unicast().filter(|_| allowed)
     }
 
     fn group_burst(&mut self, now: Instant, position: usize) -> Option<Burst> {
