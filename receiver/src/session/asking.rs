@@ -227,7 +227,7 @@ impl Session {
 
     fn has_needs(&mut self, now: Instant) -> bool {
         let stream = self.asked_stream();
-        !self.needs_by_unicast(stream).is_empty() || !self.needs(now, stream, false).is_empty()
+        !self.needs_by_unicast(stream).is_empty() || !self.needs(now, stream, false).0.is_empty()
     }
 
     /// Asks for everything that is lacking and not planned.
@@ -238,8 +238,7 @@ impl Session {
             let flags = NeedFlags { by_unicast: true, ..NeedFlags::default() };
             self.send_need(now, stream, flags, polluted);
         }
-        let needs = self.needs(now, stream, true);
-        let mut symbols = 0;
+        let (needs, mut symbols) = self.needs(now, stream, true);
         for part in needs.chunks(self.ranges_max()) {
             if !self.send_need(now, stream, NeedFlags::default(), part.to_vec()) {
                 break;

@@ -54,6 +54,7 @@ impl Contact {
         self.state = state;
         self.heard_at = now;
         self.group_at = now;
+        self.orphaned = None;
     }
 
     pub(super) const fn on_state(&mut self, state: SenderState) {
@@ -72,6 +73,16 @@ impl Contact {
 
     pub(super) const fn is_orphaned(&self) -> bool {
         self.orphaned.is_some()
+    }
+
+    /// Whether the session said that it is over.
+    pub(super) fn is_over(&self) -> bool {
+        self.orphaned.as_ref().is_some_and(|orphaned| orphaned.last_words.is_some())
+    }
+
+    /// Whether nothing was heard of the session for so long that it must be gone.
+    pub(super) fn is_silent(&self, now: Instant) -> bool {
+        now >= self.heard_at + SENDER_SILENCE
     }
 
     pub(super) const fn state(&self) -> SenderState {
@@ -125,9 +136,12 @@ impl Session {
 
     /// Looks after group, sender and progress.
     pub(super) fn watch(&mut self, now: Instant) {
-        if now >= self.contact.heard_at + SENDER_SILENCE && !self.contact.is_orphaned() {
+        if self.contact.is_silent(now) && !self.contact.is_orphaned() {
             self.contact.orphan(now);
             self.events.push_back(Event::Notice(Notice::SenderSilent));
+        }
+        if self.contact.is_orphaned() {
+            self.look_again(now);
         }
         if self.give_up_without_sender(now) {
             return;
@@ -155,6 +169,10 @@ impl Session {
         };
         if now < since + timeout {
             return false;
+        }
+        if self.has_everything() {
+            self.begin_flush(now);
+            return true;
         }
         let last_words = self.contact.orphaned.take().and_then(|it| it.last_words);
         self.leave(now, Failure::SenderGone(last_words));
@@ -212,6 +230,7 @@ impl Session {
             Some(orphaned) => {
                 let timeout = self.config.receive_timeout.unwrap_or(RENEWAL);
                 at = at.min(orphaned.since + timeout);
+                at = self.look_again_at().map_or(at, |look| at.min(look));
             }
         }
         if let Some(timeout) = self.config.receive_timeout

@@ -14,6 +14,7 @@ use super::{Event, Failure, INSTANTLY, Notice, Outcome, Phase, Session};
 pub(super) struct Joining {
     nonce: [u8; 16],
     tries: usize,
+    mtu_refusals: u8,
     next_at: Instant,
 }
 
@@ -42,7 +43,7 @@ impl Session {
         let mut nonce = [0; 16];
         self.prng.fill(&mut nonce);
         let next_at = now + spread.mul_f64(self.prng.unit());
-        self.phase = Phase::Joining(Joining { nonce, tries: 0, next_at });
+        self.phase = Phase::Joining(Joining { nonce, tries: 0, mtu_refusals: 0, next_at });
     }
 
     pub(super) fn join_when_due(&mut self, now: Instant) {
@@ -58,14 +59,13 @@ impl Session {
         joining.tries += 1;
         let (nonce, mtu) = (joining.nonce, joining.tries > JOINS_BEFORE_MTU);
         let symbol_size = self.offer.as_ref().map_or(0, |o| o.announce.layout.symbol_size());
-        let octets_min = if mtu { 0 } else { padded_len(symbol_size) };
-        let join = Join { nonce, ..self.join_message(mtu) };
-        self.send(Stream::Image, Message::Join(join), octets_min);
+        let join = Join { nonce, ..self.join_message(false) };
+        self.send(Stream::Image, Message::Join(join), padded_len(symbol_size));
         if mtu {
-            // The path may have healed since: a whole one goes with it.
-            let join = Join { nonce, ..self.join_message(false) };
-            self.send(Stream::Image, Message::Join(join), padded_len(symbol_size));
+            let join = Join { nonce, ..self.join_message(true) };
+            self.send(Stream::Image, Message::Join(join), 0);
         }
+        self.look_again(now);
     }
 
     pub(super) fn join_message(&self, mtu: bool) -> Join {
@@ -117,6 +117,13 @@ impl Session {
         let has_blocks = self.image.as_ref().is_some_and(|image| image.verified().count() > 0);
         match refuse.reason {
             RefuseReason::Mtu => {
+                if let Phase::Joining(joining) = &mut self.phase {
+                    joining.mtu_refusals += 1;
+                    if joining.mtu_refusals < MTU_REFUSALS_MAX {
+                        joining.next_at = joining.next_at.min(now + MTU_RETRY);
+                        return;
+                    }
+                }
                 let symbol_size =
                     self.offer.as_ref().map_or(0, |o| o.announce.layout.symbol_size());
                 let failure = Failure::Mtu {
@@ -130,7 +137,7 @@ impl Session {
                 if let Phase::Joining(joining) = &mut self.phase {
                     joining.next_at = now + JOIN_RETRIES[JOIN_RETRIES.len() - 1].max(INSTANTLY);
                 }
-                self.contact.orphan(now);
+                self.on_over(now, "the session is ending");
             }
             reason => self.finish(Outcome::Failed(Failure::Refused(reason))),
         }
@@ -153,5 +160,9 @@ const JOIN_RETRIES: [Duration; 5] = [
 ];
 /// By chance three are lost hardly ever; a path with a smaller MTU loses all.
 const JOINS_BEFORE_MTU: usize = 3;
+/// Where short JOINs are answered so often and long ones never, it is not chance.
+const MTU_REFUSALS_MAX: u8 = 8;
+/// Between two of these.
+const MTU_RETRY: Duration = Duration::from_millis(100);
 /// Reports more often than this say nothing new.
 const SILENCE_MIN: Duration = Duration::from_secs(1);

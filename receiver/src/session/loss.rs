@@ -3,6 +3,7 @@
 /// Counts datagrams against the gaps in the group's counter.
 #[derive(Debug, Default)]
 pub(super) struct LossMeter {
+    begun: bool,
     base: u64,
     newest: u64,
     received: u64,
@@ -13,7 +14,8 @@ pub(super) struct LossMeter {
 impl LossMeter {
     /// A datagram of the group arrived.
     pub(super) const fn on_datagram(&mut self, counter: u64) {
-        if self.base == 0 || counter > self.newest.saturating_add(JUMP_MAX) {
+        if !self.begun || counter > self.newest.saturating_add(JUMP_MAX) {
+            self.begun = true;
             self.base = counter - 1;
             self.newest = self.base;
             self.received = 0;

@@ -236,7 +236,7 @@ impl Session {
             Phase::Listening => Some(self.offers.poll_timeout(&self.config)),
             Phase::Joining(joining) => Some(joining.poll_timeout()),
             Phase::Member => Some(self.contact_timeout().min(self.asking_timeout())),
-            Phase::Flushing => Some(self.asking_timeout()),
+            Phase::Flushing => self.member.map(|_| self.asking_timeout()),
             Phase::Parting(parting) => Some(parting.poll_timeout()),
             Phase::Opening | Phase::Finished => None,
         }
@@ -282,15 +282,27 @@ impl Session {
 
     /// Brings everything in line after an input.
     fn settle(&mut self, now: Instant) {
-        if !matches!(self.phase, Phase::Member) || !self.index_known {
-            return;
+        // Whoever was not let in before the session was over may have heard everything all the same.
+        let takes_part = match self.phase {
+            Phase::Member => true,
+            Phase::Joining(_) => self.contact.is_over(),
+            _ => false,
+        };
+        if takes_part && self.has_everything() {
+            self.begin_flush(now);
         }
+    }
+
+    /// Whether every block is verified and written.
+    fn has_everything(&self) -> bool {
         let all = self.image.as_ref().is_some_and(|image| image.verified().is_full());
-        if all && self.writing.is_empty() {
-            self.phase = Phase::Flushing;
-            self.progress_at = now;
-            self.events.push_back(Event::Flush);
-        }
+        self.index_known && all && self.writing.is_empty()
+    }
+
+    fn begin_flush(&mut self, now: Instant) {
+        self.phase = Phase::Flushing;
+        self.progress_at = now;
+        self.events.push_back(Event::Flush);
     }
 
     /// Fails for a reason that the sender is told.

@@ -21,9 +21,14 @@ impl Session {
         needs.take(most).collect()
     }
 
-    /// Everything else that is lacking and not planned, in order. `asking`: it is asked for now,
-    /// so count what was left out because enough seems to be planned.
-    pub(super) fn needs(&mut self, now: Instant, stream: Stream, asking: bool) -> Vec<BlockRange> {
+    /// Everything else that is lacking, in order. `asking`: leaves out, and counts, what enough
+    /// seems to be planned for; the second value is how many symbols these lack.
+    pub(super) fn needs(
+        &mut self,
+        now: Instant,
+        stream: Stream,
+        asking: bool,
+    ) -> (Vec<BlockRange>, u64) {
         let deaf = self.contact.no_multicast();
         let quiet = now.checked_sub(4 * self.asking.grtt() + DEAF_QUIET).unwrap_or(now);
         let free = if stream == Stream::Index { usize::MAX } else { self.free_blocks() };
@@ -32,9 +37,9 @@ impl Session {
             Stream::Image => self.image.as_mut(),
             Stream::Index => self.index.as_mut(),
         };
-        let Some(ledger) = ledger else { return Vec::new() };
+        let Some(ledger) = ledger else { return (Vec::new(), 0) };
         let trusted: Vec<u32> = ledger.by_unicast().map(|(block, _)| block).collect();
-        let mut needs = Vec::new();
+        let (mut needs, mut planned_symbols) = (Vec::new(), 0);
         for (block, partial) in ledger.partial_mut() {
             let planned = plan.planned(block);
             let over = if deaf {
@@ -47,9 +52,13 @@ impl Session {
                 continue;
             }
             let deficit = symbols_of_deficit(partial.deficit());
-            if !deaf && is_enough(planned, deficit) && partial.suppressed < SUPPRESSIONS_MAX {
-                partial.suppressed += u8::from(asking);
-                continue;
+            if asking && !deaf && is_enough(planned, deficit) {
+                partial.suppressed += 1;
+                if partial.suppressed <= SUPPRESSIONS_MAX {
+                    planned_symbols += u64::from(deficit);
+                    continue;
+                }
+                partial.suppressed = 0;
             }
             needs.push(BlockRange::one(block, deficit));
         }
@@ -72,7 +81,7 @@ impl Session {
         whole.retain(|range| !trusted.contains(&range.first));
         needs.extend(whole);
         needs.sort_unstable_by_key(|range| range.first);
-        joined(needs)
+        (joined(needs), planned_symbols)
     }
 }
 

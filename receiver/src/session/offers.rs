@@ -76,9 +76,12 @@ impl Session {
             self.contact.on_announce(now);
         }
         self.offers.heard.insert(offer.session, (offer.clone(), now));
-        let orphaned = matches!(self.phase, Phase::Member | Phase::Joining(_))
-            && self.contact.is_orphaned()
-            && !own;
+        let lost = match self.phase {
+            Phase::Member => self.contact.is_orphaned(),
+            Phase::Joining(_) => self.contact.is_orphaned() || self.contact.is_silent(now),
+            _ => false,
+        };
+        let orphaned = lost && !own;
         match self.phase {
             Phase::Listening => self.choose_when_due(now),
             _ if orphaned && offer.announce.state != SenderState::Closing => {
@@ -134,6 +137,19 @@ impl Session {
             Some(version) => Failure::OtherVersion(version),
             None => Failure::NoSender,
         }));
+    }
+
+    /// Where there is no rendezvous group, a session that took the place of one that went away has
+    /// to be asked for.
+    pub(super) fn look_again(&mut self, now: Instant) {
+        if self.look_again_at().is_some_and(|at| now >= at) {
+            self.offers.look_at = now + ASK_INTERVAL;
+            self.ask_for_offers();
+        }
+    }
+
+    pub(super) fn look_again_at(&self) -> Option<Instant> {
+        self.config.ask.map(|_| self.offers.look_at)
     }
 
     /// Where there is no rendezvous group, the sender is asked what it offers.

@@ -1,1 +1,579 @@
 //! Conversations with a session.
+
+use std::{
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
+
+use imgcast_common::{
+    bits::BitSet,
+    id::{BlockId, EncodingSymbolId, ImageId, ReceiverId, SessionId, Stream},
+    layout::Layout,
+    wire::{
+        Abort, AbortReason, Announce, BlockRange, DataHead, DoneAck, Eject, EjectReason, End,
+        Header, Message, Name, Need, Poll, Refuse, RefuseReason, SenderState, Sync, UNICAST, WHOLE,
+        Welcome,
+    },
+};
+
+use super::*;
+
+/// A receiver on a table: everything that comes out of it is kept.
+struct Table {
+    session: Session,
+    now: Instant,
+    sent: Vec<Message<'static>>,
+    events: Vec<Event>,
+    counter: u64,
+}
+
+const SENDER: SocketAddr =
+    SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 1)), 6330);
+const SESSION: SessionId = SessionId(0x5e55);
+const BLOCKS: u32 = 10;
+const ME: ReceiverId = ReceiverId(5);
+
+impl Table {
+    fn new(change: impl Fn(&mut SessionConfig)) -> Self {
+        let mut config = SessionConfig {
+            wanted: Wanted::Any,
+            host: "node".into(),
+            key: [1; 16],
+            target_bytes: None,
+            memory_bytes: 64 << 14,
+            datagram_octets_max: 1472,
+            start_timeout: Some(Duration::from_secs(60)),
+            receive_timeout: Some(Duration::from_secs(30)),
+            ask: None,
+        };
+        change(&mut config);
+        #[expect(clippy::disallowed_methods, reason = "a base for virtual time")]
+        let now = Instant::now();
+        let session = Session::new(config, 1, now);
+        Self { session, now, sent: Vec::new(), events: Vec::new(), counter: 100 }
+    }
+
+    /// A member that has the index, with block 3 zero, and nothing of the image.
+    fn receiving() -> Self {
+        let mut table = Self::member();
+        table.symbol_of(Stream::Index, Via::Group, 0, 0, 0);
+        table.checked(BlockId::index(0), Checked::Whole);
+        assert!(table.events.contains(&Event::IndexWhole));
+        let mut zero = BitSet::new(BLOCKS);
+        zero.insert(3);
+        table.session.handle_index(table.now, Some(&zero));
+        table.checked(BlockId::image(3), Checked::Whole);
+        table.session.handle_stored(table.now, 3);
+        table.drain();
+        table
+    }
+
+    fn member() -> Self {
+        let mut table = Self::new(|_| {});
+        table.offer(SESSION, "disk", 1);
+        table.run(Duration::from_secs(1));
+        assert!(matches!(table.events[0], Event::Chosen(_)));
+        table.session.handle_joined(table.now);
+        table.run(Duration::from_millis(50));
+        table.welcome();
+        table.run(Duration::from_millis(150));
+        table
+    }
+
+    fn welcome(&mut self) {
+        let joins = self.sent.iter().rev();
+        let nonce = joins.clone().find_map(|message| match message {
+            Message::Join(join) => Some(join.nonce),
+            _ => None,
+        });
+        let welcome = Welcome {
+            nonce: nonce.unwrap(),
+            receiver: ME,
+            state: SenderState::Sending,
+            needs_per_second: 20,
+            needs_burst: 10,
+            silence_ms: 10_000,
+            handshake: Vec::new(),
+        };
+        self.hear(Via::Unicast, Message::Welcome(welcome));
+    }
+
+    fn drain(&mut self) {
+        while let Some(transmit) = self.session.poll_transmit() {
+            self.sent.push(transmit.message);
+        }
+        while let Some(event) = self.session.poll_event() {
+            self.events.push(event);
+        }
+    }
+
+    fn hear_in(&mut self, session: SessionId, via: Via, message: &Message<'_>) {
+        self.counter += 1;
+        let high = if via == Via::Group { 0 } else { UNICAST };
+        let header = Header { session, stream: Stream::Image, counter: self.counter | high };
+        self.session.handle_message(self.now, via, SENDER, &header, message);
+        self.drain();
+    }
+
+    fn hear(&mut self, via: Via, message: Message<'_>) {
+        self.hear_in(SESSION, via, &message);
+    }
+
+    fn offer(&mut self, session: SessionId, name: &str, image: u8) {
+        let announce = Announce {
+            image: ImageId([image; 32]),
+            index_hash: [2; 32],
+            layout: Layout::new(u64::from(BLOCKS) << 14, 14, 1024).unwrap(),
+            data_group: "239.255.70.7:6331".parse().unwrap(),
+            unicast_port: 6330,
+            state: SenderState::Gathering,
+            start_in_ms: u32::MAX,
+            receivers_expected: 1,
+            receivers_joined: 0,
+            salt: [0; 16],
+            signer: [0; 32],
+            signature: [0; 64],
+            name: Name::new(name).unwrap(),
+        };
+        self.hear_in(session, Via::Rendezvous, &Message::Announce(announce));
+    }
+
+    fn sync(&mut self, planned: &[BlockRange]) {
+        let sync = Sync {
+            time_micros: 1,
+            grtt: Sync::pack_grtt(Duration::from_millis(2)),
+            group_log2: 0,
+            feedback_window_ms: 0,
+            rate_kilobits: 1_000_000,
+            repair_share: 0,
+            state: SenderState::Sending,
+            poll: Poll::default(),
+            covers_first: 0,
+            covers_end: BLOCKS,
+            planned: planned.to_vec(),
+        };
+        self.hear(Via::Group, Message::Sync(sync));
+    }
+
+    fn symbol_of(
+        &mut self,
+        stream: Stream,
+        via: Via,
+        block: u32,
+        esi: u32,
+        still_to_come: u16,
+    ) -> Verdict {
+        self.counter += 1;
+        let header = Header { session: SESSION, stream, counter: self.counter };
+        let layout = Layout::new(u64::from(BLOCKS) << 14, 14, 1024).unwrap();
+        let layout = if stream == Stream::Index { layout.of_index() } else { layout };
+        let head = DataHead {
+            block,
+            esi: EncodingSymbolId::new(esi).unwrap(),
+            turn: 1,
+            stored_len: layout.block_len(block),
+            still_to_come,
+        };
+        let verdict = self.session.handle_symbol(self.now, via, &header, &head, 1024);
+        self.drain();
+        verdict
+    }
+
+    /// Symbols `esis` of a block of the image, the last of which ends the turn.
+    fn symbols(&mut self, block: u32, esis: impl Iterator<Item = u32>, end: u32) -> Vec<Verdict> {
+        let still = |esi| u16::try_from(end - 1 - esi).unwrap_or(0);
+        esis.map(|esi| self.symbol_of(Stream::Image, Via::Group, block, esi, still(esi))).collect()
+    }
+
+    fn checked(&mut self, block: BlockId, checked: Checked) {
+        self.session.handle_checked(self.now, block, checked);
+        self.drain();
+    }
+
+    fn run(&mut self, time: Duration) {
+        let end = self.now + time;
+        while self.now < end {
+            let at = self.session.poll_timeout().unwrap_or(end);
+            self.now = at.max(self.now).min(end);
+            self.session.handle_timeout(self.now);
+            self.drain();
+            self.now += Duration::from_micros(10);
+        }
+    }
+
+    /// Lets time pass, with a sender that keeps saying that it plans nothing.
+    fn run_with_sender(&mut self, time: Duration) {
+        let end = self.now + time;
+        while self.now < end {
+            self.sync(&[]);
+            self.run(Duration::from_millis(50));
+        }
+    }
+
+    fn needs(&mut self) -> Vec<Need> {
+        let needs =
+            std::mem::take(&mut self.sent).into_iter().filter_map(|message| match message {
+                Message::Need(need) => Some(need),
+                _ => None,
+            });
+        needs.collect()
+    }
+
+    fn outcome(&self) -> Option<Outcome> {
+        self.events.iter().find_map(|event| match event {
+            Event::Finished(outcome) => Some(outcome.clone()),
+            _ => None,
+        })
+    }
+
+    fn failure(&self) -> Failure {
+        match self.outcome() {
+            Some(Outcome::Failed(failure)) => failure,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn joins(&self) -> usize {
+        self.sent.iter().filter(|message| matches!(message, Message::Join(_))).count()
+    }
+
+    /// Every block arrives whole and is stored.
+    fn receive_all(&mut self) {
+        for block in (0..BLOCKS).filter(|block| *block != 3) {
+            self.symbols(block, 0..16, 16);
+            self.checked(BlockId::image(block), Checked::Whole);
+            self.session.handle_stored(self.now, block);
+            self.drain();
+        }
+    }
+}
+
+#[test]
+fn the_only_image_on_offer_is_chosen_after_listening_for_a_while() {
+    let mut table = Table::new(|_| {});
+    table.offer(SESSION, "disk", 1);
+    table.run(Duration::from_millis(500));
+    assert!(table.events.is_empty());
+    table.run(Duration::from_millis(200));
+    assert!(matches!(&table.events[..], [Event::Chosen(offer)] if offer.session == SESSION));
+}
+
+#[test]
+fn of_several_images_none_is_chosen_unasked() {
+    let mut table = Table::new(|_| {});
+    table.offer(SESSION, "disk", 1);
+    table.offer(SessionId(9), "other", 2);
+    table.run(Duration::from_secs(1));
+    assert!(matches!(table.failure(), Failure::SeveralImages(offers) if offers.len() == 2));
+}
+
+#[test]
+fn the_image_that_was_named_is_chosen_and_no_other() {
+    for wanted in [Wanted::Name("other".into()), Wanted::Image(ImageId([2; 32]))] {
+        let mut table = Table::new(|config| config.wanted = wanted.clone());
+        table.offer(SESSION, "disk", 1);
+        table.run(Duration::from_secs(5));
+        assert!(table.events.is_empty());
+        table.offer(SessionId(9), "other", 2);
+        assert!(matches!(&table.events[..], [Event::Chosen(it)] if it.session == SessionId(9)));
+    }
+    let mut table = Table::new(|config| config.wanted = Wanted::Name("none".into()));
+    for _ in 0..61 {
+        table.offer(SESSION, "disk", 1);
+        table.run(Duration::from_secs(1));
+    }
+    assert!(matches!(table.failure(), Failure::NotOffered(offers) if offers.len() == 1));
+}
+
+#[test]
+fn without_a_sender_it_gives_up_in_time_and_says_if_another_version_was_heard() {
+    let mut table = Table::new(|_| {});
+    table.run(Duration::from_secs(59));
+    assert_eq!(table.outcome(), None);
+    table.run(Duration::from_secs(2));
+    assert_eq!(table.failure(), Failure::NoSender);
+    let mut table = Table::new(|_| {});
+    table.session.handle_other_version(2);
+    table.run(Duration::from_secs(61));
+    assert_eq!(table.failure(), Failure::OtherVersion(2));
+}
+
+#[test]
+fn datagrams_that_do_not_fit_are_found_out_before_and_after_joining() {
+    let mut table = Table::new(|config| config.datagram_octets_max = 1000);
+    table.offer(SESSION, "disk", 1);
+    table.run(Duration::from_secs(1));
+    assert!(matches!(table.failure(), Failure::Mtu { sender_mtu: None, .. }));
+    let mut table = Table::new(|_| {});
+    table.offer(SESSION, "disk", 1);
+    table.run(Duration::from_secs(1));
+    table.session.handle_joined(table.now);
+    table.run(Duration::from_secs(5));
+    let Some(Message::Join(join)) = table.sent.last().cloned() else { panic!() };
+    let unpadded = table.sent.iter().filter(|m| matches!(m, Message::Join(join) if join.mtu));
+    assert_eq!(unpadded.count(), 1, "after three unanswered ones");
+    let refuse = Refuse { nonce: join.nonce, reason: RefuseReason::Mtu, mtu: 9000 };
+    table.hear(Via::Unicast, Message::Refuse(refuse));
+    assert!(matches!(table.failure(), Failure::Mtu { sender_mtu: Some(9000), .. }));
+}
+
+#[test]
+fn a_join_is_repeated_until_it_is_answered() {
+    let mut table = Table::new(|_| {});
+    table.offer(SESSION, "disk", 1);
+    table.run(Duration::from_secs(1));
+    table.session.handle_joined(table.now);
+    table.run(Duration::from_millis(100));
+    assert_eq!(table.joins(), 1);
+    table.run(Duration::from_secs(2));
+    assert_eq!(table.joins(), 3, "at 0, 0.5 and 1.5 s");
+    table.welcome();
+    let joins = table.joins();
+    table.run(Duration::from_millis(1500));
+    assert_eq!(table.joins(), joins);
+}
+
+#[test]
+fn a_block_that_lost_nothing_is_checked_and_its_other_symbols_are_unwanted() {
+    let mut table = Table::receiving();
+    let verdicts = table.symbols(0, 0..16, 16);
+    assert_eq!(verdicts[..15], [Verdict::Wanted; 15]);
+    assert_eq!(verdicts[15], Verdict::Enough);
+    assert!(table.events.contains(&Event::Check(BlockId::image(0))));
+    assert_eq!(table.symbols(0, 5..6, 16), [Verdict::Unwanted]);
+}
+
+#[test]
+fn when_its_turn_is_over_the_deficit_is_asked_for_once() {
+    let mut table = Table::receiving();
+    table.sent.clear();
+    table.symbols(0, (0..16).filter(|esi| ![4, 9].contains(esi)), 16);
+    table.run(Duration::from_millis(5));
+    let needs = table.needs();
+    assert_eq!(needs.len(), 1);
+    assert_eq!(needs[0].needs, [BlockRange::one(0, 2)], "K = 18, of which 2 are padding");
+    table.run(Duration::from_millis(5));
+    assert!(table.needs().is_empty(), "holdoff");
+}
+
+#[test]
+fn while_the_sender_plans_enough_nothing_is_asked_for_but_not_for_ever() {
+    let mut table = Table::receiving();
+    table.sent.clear();
+    table.symbols(0, 0..12, 16);
+    for _ in 0..3 {
+        table.sync(&[BlockRange::one(0, 3), BlockRange { first: 1, run: 9, symbols: WHOLE }]);
+        table.run(Duration::from_millis(40));
+        assert!(table.needs().is_empty(), "its turn is not over");
+    }
+    table.symbol_of(Stream::Image, Via::Group, 0, 12, 0);
+    table.run(Duration::from_millis(5));
+    assert!(table.needs().is_empty(), "three are planned");
+    for _ in 0..3 {
+        table.sync(&[BlockRange::one(0, 3), BlockRange { first: 1, run: 9, symbols: WHOLE }]);
+        table.run(Duration::from_millis(20));
+    }
+    let needs = table.needs();
+    assert_eq!(needs.len(), 1, "two suppressions, then it asks: {needs:?}");
+}
+
+#[test]
+fn blocks_that_were_missed_whole_are_asked_for_when_nothing_is_planned() {
+    let mut table = Table::receiving();
+    table.sent.clear();
+    table.sync(&[BlockRange { first: 2, run: 4, symbols: WHOLE }]);
+    table.run(Duration::from_millis(5));
+    let whole = |first, run| BlockRange { first, run, symbols: WHOLE };
+    assert_eq!(table.needs()[0].needs, [whole(0, 2), whole(6, 4)]);
+}
+
+#[test]
+fn with_memory_for_eight_blocks_a_ninth_is_not_begun_or_asked_for() {
+    let mut table = Table::receiving();
+    table.session.config.memory_bytes = 8 << 14;
+    for block in [0, 1, 2, 4, 5, 6, 7, 8] {
+        assert_eq!(table.symbols(block, 0..1, 16), [Verdict::Wanted]);
+    }
+    assert_eq!(table.symbols(9, 0..1, 16), [Verdict::NoRoom]);
+    table.sent.clear();
+    table.sync(&[]);
+    table.run(Duration::from_millis(5));
+    let asked: u32 = table.needs()[0].needs.iter().map(|range| range.run).sum();
+    assert_eq!(asked, 8);
+}
+
+#[test]
+fn symbols_of_another_session_length_or_size_are_refused() {
+    let mut table = Table::receiving();
+    let header = Header { session: SessionId(1), stream: Stream::Image, counter: 7 };
+    let head = DataHead {
+        block: 0,
+        esi: EncodingSymbolId::new(0).unwrap(),
+        turn: 0,
+        stored_len: 1 << 14,
+        still_to_come: 0,
+    };
+    let now = table.now;
+    let mut offer = |header: &Header, head: &DataHead, octets| {
+        table.session.handle_symbol(now, Via::Group, header, head, octets)
+    };
+    assert_eq!(offer(&header, &head, 1024), Verdict::Mismatched);
+    let header = Header { session: SESSION, ..header };
+    assert_eq!(offer(&header, &head, 1408), Verdict::Mismatched);
+    let other = DataHead { stored_len: 100, ..head };
+    assert_eq!(offer(&header, &other, 1024), Verdict::Mismatched);
+    for block in [BLOCKS, u32::MAX] {
+        let beyond = DataHead { block, ..head };
+        assert_eq!(offer(&header, &beyond, 1024), Verdict::Unwanted);
+    }
+    let padding = DataHead { esi: EncodingSymbolId::new(17).unwrap(), ..head };
+    assert_eq!(offer(&header, &padding, 1024), Verdict::Unwanted);
+    assert_eq!(offer(&header, &head, 1024), Verdict::Wanted);
+}
+
+#[test]
+fn a_block_with_a_wrong_hash_is_fetched_again_by_unicast_at_last_and_given_up_in_the_end() {
+    let mut table = Table::receiving();
+    let block = BlockId::image(0);
+    for times in 1..8 {
+        let via = if times > 3 { Via::Unicast } else { Via::Group };
+        if times > 3 {
+            let refused = table.symbol_of(Stream::Image, Via::Group, 0, 1, 5);
+            assert_eq!(refused, Verdict::Unwanted, "only unicast is trusted");
+        }
+        for esi in 0..16 {
+            table.symbol_of(Stream::Image, via, 0, esi, 0);
+        }
+        table.checked(block, Checked::Corrupt);
+        assert!(table.events.contains(&Event::Notice(Notice::Polluted(block, times))));
+        table.run(Duration::from_millis(600));
+        let flagged = table.needs().iter().any(|need| need.flags.by_unicast);
+        assert_eq!(flagged, times >= 3, "after {times}");
+    }
+    for esi in 0..16 {
+        table.symbol_of(Stream::Image, Via::Unicast, 0, esi, 0);
+    }
+    table.checked(block, Checked::Corrupt);
+    table.run(Duration::from_secs(4));
+    assert_eq!(table.failure(), Failure::Block(block));
+}
+
+#[test]
+fn a_wrong_index_is_fetched_again_twice() {
+    let mut table = Table::member();
+    for _ in 0..3 {
+        table.symbol_of(Stream::Index, Via::Group, 0, 0, 0);
+        table.checked(BlockId::index(0), Checked::Whole);
+        table.session.handle_index(table.now, None);
+        table.drain();
+        table.now += Duration::from_secs(1);
+    }
+    table.run(Duration::from_secs(4));
+    assert_eq!(table.failure(), Failure::Index);
+}
+
+#[test]
+fn done_is_said_after_the_flush_until_it_is_acknowledged() {
+    let mut table = Table::receiving();
+    table.receive_all();
+    assert!(table.events.contains(&Event::Flush));
+    assert!(!table.sent.iter().any(|message| matches!(message, Message::Done(_))));
+    table.sent.clear();
+    table.session.handle_flushed(table.now, ImageId([1; 32]), 1 << 17);
+    table.run(Duration::from_secs(1));
+    let dones = table.sent.iter().filter(|message| matches!(message, Message::Done(_))).count();
+    assert!((2..=4).contains(&dones), "{dones} in a second");
+    assert_eq!(table.outcome(), None);
+    table.hear(Via::Unicast, Message::DoneAck(DoneAck::of(&[ReceiverId(4)]).unwrap()));
+    assert_eq!(table.outcome(), None, "it was somebody else's");
+    table.hear(Via::Unicast, Message::DoneAck(DoneAck::of(&[ReceiverId(4), ME]).unwrap()));
+    assert_eq!(table.outcome(), Some(Outcome::Done { acknowledged: true }));
+}
+
+#[test]
+fn without_an_acknowledgement_the_copy_stands() {
+    let mut table = Table::receiving();
+    table.receive_all();
+    table.session.handle_flushed(table.now, ImageId([1; 32]), 1 << 17);
+    table.run(Duration::from_secs(61));
+    assert_eq!(table.outcome(), Some(Outcome::Done { acknowledged: false }));
+}
+
+#[test]
+fn nothing_from_the_group_while_it_sends_is_reported_and_taken_back_later() {
+    let mut table = Table::receiving();
+    table.sync(&[]);
+    table.sent.clear();
+    table.run(Duration::from_millis(400));
+    assert!(table.needs().iter().any(|need| need.flags.no_multicast));
+    assert!(table.events.contains(&Event::Notice(Notice::NoMulticast)));
+    assert!(table.events.contains(&Event::RenewMembership));
+    table.run_with_sender(Duration::from_millis(2_200));
+    assert!(table.events.contains(&Event::Notice(Notice::MulticastAgain)));
+    table.needs();
+    table.run_with_sender(Duration::from_secs(1));
+    assert!(table.needs().iter().all(|need| !need.flags.no_multicast));
+}
+
+#[test]
+fn another_session_of_the_same_image_takes_over_and_verified_blocks_stay() {
+    let mut table = Table::receiving();
+    table.symbols(0, 0..16, 16);
+    table.checked(BlockId::image(0), Checked::Whole);
+    table.session.handle_stored(table.now, 0);
+    table.run(Duration::from_secs(3));
+    assert!(table.events.contains(&Event::Notice(Notice::SenderSilent)));
+    table.offer(SessionId(8), "other", 2);
+    assert!(!matches!(table.events.last(), Some(Event::Chosen(_))), "not this image");
+    table.offer(SessionId(9), "disk", 1);
+    let chosen = |event: &Event| matches!(event, Event::Chosen(it) if it.session == SessionId(9));
+    assert!(table.events.iter().any(chosen));
+    table.sent.clear();
+    table.session.handle_joined(table.now);
+    table.run(Duration::from_millis(100));
+    assert!(matches!(&table.sent[..], [Message::Join(join)] if join.have));
+    assert_eq!(table.session.status(table.now).verified_blocks, 2);
+}
+
+#[test]
+fn a_sender_that_is_gone_is_waited_for_and_then_given_up_with_its_last_words() {
+    let mut table = Table::receiving();
+    let abort = Abort { reason: AbortReason::Interrupted, text: "enough".into() };
+    table.hear(Via::Group, Message::Abort(abort));
+    table.run(Duration::from_secs(29));
+    assert_eq!(table.outcome(), None);
+    table.run(Duration::from_secs(3));
+    assert_eq!(table.failure(), Failure::SenderGone(Some("enough".into())));
+}
+
+#[test]
+fn a_sender_that_sends_nothing_useful_is_given_up() {
+    let mut table = Table::receiving();
+    table.run_with_sender(Duration::from_secs(33));
+    assert_eq!(table.failure(), Failure::Stalled);
+}
+
+#[test]
+fn being_ejected_or_stopped_ends_it() {
+    let mut table = Table::receiving();
+    let other = Eject { receiver: ReceiverId(1), reason: EjectReason::Replaced };
+    table.hear(Via::Unicast, Message::Eject(other));
+    assert_eq!(table.outcome(), None);
+    let eject = Eject { receiver: ME, reason: EjectReason::Replaced };
+    table.hear(Via::Unicast, Message::Eject(eject));
+    assert_eq!(table.failure(), Failure::Ejected(EjectReason::Replaced));
+    let mut table = Table::receiving();
+    table.session.handle_stop(table.now);
+    table.run(Duration::from_secs(1));
+    assert!(table.sent.iter().any(|message| matches!(message, Message::Leave(_))));
+    assert_eq!(table.failure(), Failure::Interrupted);
+}
+
+#[test]
+fn an_end_after_the_flush_lets_it_go() {
+    let mut table = Table::receiving();
+    table.receive_all();
+    table.session.handle_flushed(table.now, ImageId([1; 32]), 1 << 17);
+    table.hear(Via::Group, Message::End(End { complete: false, text: String::new() }));
+    assert_eq!(table.outcome(), Some(Outcome::Done { acknowledged: false }));
+}
