@@ -50,7 +50,7 @@ impl Contact {
         self.group_at = now;
     }
 
-    pub(super) const fn on_welcome(&mut self, now: Instant, state: SenderState) {
+    pub(super) fn on_welcome(&mut self, now: Instant, state: SenderState) {
         self.state = state;
         self.heard_at = now;
         self.group_at = now;
