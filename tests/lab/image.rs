@@ -8,7 +8,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use crate::process::{Process, run};
+use crate::process::{Process, is_orphan, run};
 
 /// A directory of this test process's own; dropping it removes it with all that is in it.
 #[derive(Debug)]
@@ -46,6 +46,15 @@ impl Scratch {
 impl Drop for Scratch {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Removes scratch directories of test processes that were killed before they could.
+pub(crate) fn delete_orphans() {
+    for entry in fs::read_dir(std::env::temp_dir()).into_iter().flatten().flatten() {
+        if entry.file_name().to_str().is_some_and(is_orphan) {
+            let _ = fs::remove_dir_all(entry.path());
+        }
     }
 }
 

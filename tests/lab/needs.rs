@@ -5,8 +5,8 @@ use std::io::Write;
 use std::os::unix::fs::MetadataExt;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
-use crate::image::{Scratch, free_bytes};
-use crate::netns::Lab;
+use crate::image::{self, Scratch, free_bytes};
+use crate::netns::{self, Lab};
 use crate::process::run;
 
 /// Something that not every machine has.
@@ -28,8 +28,10 @@ pub(crate) enum Need {
 /// If something is missing and `IMGCAST_REQUIRE_ALL=1` is set.
 pub(crate) fn begin(test: &str, needs: &[Need]) -> Option<MutexGuard<'static, ()>> {
     static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
-    // A test that failed leaves nothing behind that the next one could trip over.
+    // Poisoned or not: a test that failed has cleaned up like any other.
     let guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    image::delete_orphans();
+    netns::delete_orphans();
     let mut missing: Vec<String> = needs.iter().filter_map(|need| lacking(*need)).collect();
     missing.dedup();
     if missing.is_empty() {
@@ -83,6 +85,7 @@ fn programs_of(need: Need) -> &'static [(&'static str, &'static str)] {
             ("nft", "nftables"),
             ("ethtool", "ethtool"),
             ("unshare", "util-linux"),
+            ("setpriv", "util-linux"),
             ("hostname", "hostname"),
         ],
         Need::Mounts => &[("losetup", "mount"), ("mount", "mount"), ("mkfs.ext4", "e2fsprogs")],

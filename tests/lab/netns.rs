@@ -13,7 +13,7 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crate::process::run;
+use crate::process::{is_orphan, run};
 
 /// The namespaces; dropping it deletes them.
 #[derive(Debug)]
@@ -61,6 +61,8 @@ impl Lab {
             .args(["netns", "exec", &self.namespace(node)])
             .args(["unshare", "--uts", "sh", "-c", "hostname \"$0\" && exec \"$@\""])
             .arg(host_name(node))
+            // It ends even if the test is killed and drops nothing.
+            .args(["setpriv", "--pdeathsig", "KILL"])
             .arg(program);
         command
     }
@@ -151,6 +153,16 @@ impl Lab {
     fn nodes(&self) -> Vec<Node> {
         let receivers = (0..self.receivers).map(Node::Receiver);
         [Node::Bridge, Node::Sender].into_iter().chain(receivers).collect()
+    }
+}
+
+/// Deletes namespaces of test processes that were killed before they could.
+pub(crate) fn delete_orphans() {
+    for line in run(&["ip", "netns", "list"]).unwrap_or_default().lines() {
+        let name = line.split(' ').next().unwrap_or_default();
+        if is_orphan(name) {
+            let _ = run(&["ip", "netns", "delete", name]);
+        }
     }
 }
 

@@ -130,5 +130,12 @@ pub(crate) fn run(command: &[&str]) -> Result<String, String> {
     Err(format!("`{}` failed ({}): {}", command.join(" "), output.status, stderr.trim()))
 }
 
+/// Whether `name` is of the form `imgcast-lab-PID-…`, with a process that is no more.
+pub(crate) fn is_orphan(name: &str) -> bool {
+    let pid = name.strip_prefix("imgcast-lab-").and_then(|rest| rest.split('-').next());
+    pid.and_then(|pid| pid.parse::<u32>().ok())
+        .is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists())
+}
+
 /// Fine enough for the lab's ratios, coarse enough to take no CPU time from what is measured.
 const POLL_INTERVAL: Duration = Duration::from_millis(3);
