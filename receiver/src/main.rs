@@ -1,6 +1,7 @@
 //! Receives a disk image that is sent to many machines at once.
 
 use std::io::{self, IsTerminal, Write};
+use std::panic;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -12,7 +13,11 @@ use tracing_subscriber::filter::Targets;
 use tracing_subscriber::prelude::*;
 
 fn main() -> ExitCode {
-    match run(Args::parse()) {
+    // A panic has said what it is; all that is left to say is the exit code for it.
+    let Ok(ended) = panic::catch_unwind(|| run(Args::parse())) else {
+        return ExitCode::from(EXIT_INTERNAL);
+    };
+    match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // Whoever closed our standard error does not want to know.
@@ -39,3 +44,6 @@ fn start_log(filter: Targets) {
         .with_ansi(io::stderr().is_terminal());
     tracing_subscriber::registry().with(lines.with_filter(filter)).init();
 }
+
+/// What [`Error::Internal`] ends with, too.
+const EXIT_INTERNAL: u8 = 1;

@@ -20,6 +20,7 @@ pub(crate) struct Report {
     console: Console,
     place: String,
     wanted: String,
+    wants_any: bool,
     began_at: Instant,
     /// When the first block was there, and how many blocks were there some time ago.
     receiving: Option<Instant>,
@@ -37,6 +38,7 @@ impl Report {
             console: Console::new(shows),
             place: format!("{} ({})", interface.name, rendezvous),
             wanted,
+            wants_any: config.image.is_none(),
             began_at: now(),
             receiving: None,
             block_bytes: 0,
@@ -76,6 +78,10 @@ impl Report {
                 let text =
                     format!("waiting for {wanted}: none heard on {place} for {elapsed}{check}");
                 ("listening", text)
+            }
+            Stage::Listening if self.wants_any => {
+                let offers = status.offers;
+                ("offers", format!("offers heard on {place}: {offers}; listening for others"))
             }
             Stage::Listening => {
                 let (offers, wanted) = (status.offers, &self.wanted);

@@ -1,18 +1,23 @@
 //! Sends a disk image to many machines at once.
 
 use std::io::{self, IsTerminal, Write};
+use std::panic;
 use std::process::ExitCode;
 
 use clap::Parser;
 use imgcast_sender::cli::Args;
 use imgcast_sender::config::Config;
 use imgcast_sender::driver::{self, Outcome};
-use imgcast_sender::error::Error;
+use imgcast_sender::error::{Error, exit};
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::prelude::*;
 
 fn main() -> ExitCode {
-    match run(Args::parse()) {
+    // A panic has said what it is; all that is left to say is the exit code for it.
+    let Ok(ended) = panic::catch_unwind(|| run(Args::parse())) else {
+        return ExitCode::from(exit::INTERNAL);
+    };
+    match ended {
         Ok(outcome) => ExitCode::from(outcome.exit_code()),
         Err(error) => {
             // Whoever closed our standard error does not want to know.

@@ -50,6 +50,7 @@ impl Report {
         interface: &Interface,
     ) {
         self.image_bytes = bytes;
+        self.waited_since = Some(crate::driver::now());
         println!("image {image} {name} {bytes} bytes");
         let blocks = zero.len();
         let zeroes = match zero.count() {

@@ -36,9 +36,9 @@ impl Offers {
         }
     }
 
-    /// Notes another version; returns whether that is news.
+    /// Notes another version; only the first one is news, or forged ones would fill the log.
     pub(super) fn note_version(&mut self, version: u8) -> bool {
-        self.other_version.replace(version) != Some(version)
+        self.other_version.replace(version).is_none()
     }
 
     pub(super) fn len(&self) -> usize {

@@ -124,9 +124,15 @@ impl Carousel {
         }
     }
 
-    /// A receiver that stood at `described_at` lacks `deficit` symbols of `block`; returns whether
-    /// more is planned now than before.
-    pub(super) fn need_symbols(&mut self, block: u32, deficit: u32, described_at: Instant) -> bool {
+    /// A receiver that stood at `described_at`, and loses a share of what it is sent, lacks
+    /// `deficit` symbols of `block`; returns whether more is planned now than before.
+    pub(super) fn need_symbols(
+        &mut self,
+        block: u32,
+        deficit: u32,
+        loss: f64,
+        described_at: Instant,
+    ) -> bool {
         let lacking = deficit.saturating_sub(self.sent_after(block, described_at));
         let known = self.active.contains_key(&block);
         if lacking == 0
@@ -139,7 +145,7 @@ impl Carousel {
         let Some(shape) = self.shape(block) else { return false };
         let active = self.active.entry(block).or_default();
         let pending = active.planned + active.remaining;
-        let wanted = (lacking + 1).min(shape.padded_symbols());
+        let wanted = symbols_for(lacking, loss).min(shape.padded_symbols());
         if wanted <= pending {
             return false;
         }
@@ -255,14 +261,14 @@ impl Carousel {
 
     /// The next part of the plan for SYNC: what it covers, and the runs planned in there. Coverage
     /// rotates when there are more runs than a SYNC holds.
-    pub(super) fn planned(&mut self) -> (u32, u32, Vec<BlockRange>) {
+    pub(super) fn planned(&mut self, now: Instant) -> (u32, u32, Vec<BlockRange>) {
         let blocks = self.layout.blocks();
         let from = if self.sync_from < blocks { self.sync_from } else { 0 };
         let mut ranges: Vec<BlockRange> = Vec::new();
         let mut end = blocks;
         let mut block = from;
-        while let Some(next) = self.next_planned(block) {
-            let symbols = self.planned_symbols(next);
+        while let Some(next) = self.next_planned(block, now) {
+            let symbols = self.planned_symbols(next, now);
             let full = ranges.len() >= ranges_max(self.layout.symbol_size());
             match ranges.last_mut() {
                 Some(last) if last.end() == next && last.symbols == symbols => last.run += 1,
@@ -286,22 +292,22 @@ impl Carousel {
         (from, end, ranges)
     }
 
-    fn next_planned(&self, from: u32) -> Option<u32> {
+    fn next_planned(&self, from: u32, now: Instant) -> Option<u32> {
         let whole = self.whole.first_set_from(from);
-        let pending = |active: &Active| active.planned + active.remaining > 0;
-        let active = self.active.range(from..).find(|(_, active)| pending(active));
+        let mut active = self.active.range(from..);
+        let active = active.find(|(_, active)| active.to_come(now) > 0);
         match (whole, active) {
             (Some(whole), Some((active, _))) => Some(whole.min(*active)),
             (whole, active) => whole.or(active.map(|(block, _)| *block)),
         }
     }
 
-    fn planned_symbols(&self, block: u32) -> u16 {
+    fn planned_symbols(&self, block: u32, now: Instant) -> u16 {
         if self.whole.contains(block) {
             return WHOLE;
         }
-        let pending = self.active.get(&block).map_or(0, |active| active.planned + active.remaining);
-        u16::try_from(pending).unwrap_or(WHOLE - 1).min(SYMBOLS_LISTED_MAX)
+        let to_come = self.active.get(&block).map_or(0, |active| active.to_come(now));
+        u16::try_from(to_come).unwrap_or(WHOLE - 1).min(SYMBOLS_LISTED_MAX)
     }
 
     /// Whether nothing is owed and nothing planned beyond the turns that run.
@@ -333,6 +339,23 @@ impl Carousel {
             active.planned = 0;
         }
     }
+}
+
+impl Active {
+    /// Symbols that have not left yet, those handed out ahead of their time included: nobody is to
+    /// miss them before.
+    fn to_come(&self, now: Instant) -> u32 {
+        let handed_out = self.sent.iter().rev().take_while(|(at, _)| *at > now);
+        self.planned + self.remaining + handed_out.map(|(_, count)| count).sum::<u32>()
+    }
+}
+
+/// How many symbols to send so that so many arrive, on average, and one more: with it a block
+/// decodes all but certainly.
+pub(super) fn symbols_for(lacking: u32, loss: f64) -> u32 {
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "≤ 2 · 2^16")]
+    let symbols = (f64::from(lacking.min(1 << 16)) / (1.0 - loss.clamp(0.0, 0.5))).ceil() as u32;
+    symbols + 1
 }
 
 /// Receivers hold at most a few thousand incomplete blocks each; more deficits wait their turn.

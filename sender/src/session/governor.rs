@@ -20,10 +20,14 @@ pub(super) struct Governor {
     starting: bool,
     changed_at: Instant,
     period_at: Instant,
+    /// Datagrams that had been sent to the group when the rate changed last.
+    sent_at_change: u64,
     samples: BTreeMap<ReceiverId, Sample>,
+    /// Losses of the last half minute, each by as much higher as it may be by chance.
     floors: VecDeque<(Instant, f64)>,
     rest_periods: u32,
     silent_periods: u32,
+    reported: bool,
     probe: Probe,
     loss: f64,
 }
@@ -51,10 +55,12 @@ impl Governor {
             starting: rate_start < rate_max,
             changed_at: now,
             period_at: now,
+            sent_at_change: 0,
             samples: BTreeMap::new(),
             floors: VecDeque::new(),
             rest_periods: 0,
             silent_periods: 0,
+            reported: false,
             probe: Probe::Due(now),
             loss: 0.0,
         }
@@ -80,6 +86,7 @@ impl Governor {
         // After an outage the way up is as short as at the start.
         self.starting |= self.silent_periods >= SILENT_PERIODS_BREAK;
         self.silent_periods = 0;
+        self.reported = true;
         if echo_at.is_some_and(|at| at > self.changed_at) {
             self.samples.insert(id, Sample { loss, at: now });
         }
@@ -92,13 +99,9 @@ impl Governor {
         self.silent_periods = 0;
     }
 
-    /// Ends a control period when its time has come; returns whether a poll is due.
-    pub(super) fn handle_timeout(
-        &mut self,
-        now: Instant,
-        grtt: Duration,
-        datagram_octets: u64,
-    ) -> bool {
+    /// Ends a control period when its time has come; returns whether a poll is due. `sent` is how
+    /// many datagrams have gone to the group so far.
+    pub(super) fn handle_timeout(&mut self, now: Instant, grtt: Duration, sent: u64) -> bool {
         if now < self.period_at {
             return false;
         }
@@ -109,13 +112,13 @@ impl Governor {
         };
         self.period_at = now + period;
         self.samples.retain(|_, sample| now < sample.at + 5 * period);
-        match self.quantile() {
-            None => self.on_silence(now),
-            Some(loss) => {
-                let elapsed = now.saturating_duration_since(self.changed_at).as_secs_f64();
-                let datagrams = self.rate as f64 / 8.0 * elapsed / datagram_octets.max(1) as f64;
-                self.on_loss(now, loss, datagrams.max(1.0));
-            }
+        let datagrams = sent - self.sent_at_change;
+        if !std::mem::take(&mut self.reported) {
+            self.on_silence(now, sent);
+        } else if let Some(loss) = self.quantile()
+            && datagrams >= DATAGRAMS_JUDGED_MIN
+        {
+            self.on_loss(now, loss, sent);
         }
         true
     }
@@ -131,30 +134,31 @@ impl Governor {
         losses.get((losses.len() * 95).div_ceil(100).max(1) - 1).copied()
     }
 
-    fn on_silence(&mut self, now: Instant) {
+    fn on_silence(&mut self, now: Instant, sent: u64) {
         self.silent_periods += 1;
         if self.silent_periods >= SILENT_PERIODS_BREAK {
-            self.set_rate(now, RATE_MIN);
+            self.set_rate(now, RATE_MIN, sent);
         } else if self.silent_periods.is_multiple_of(SILENT_PERIODS_MAX) {
             self.starting = false;
-            self.set_rate(now, self.rate / 2);
+            self.set_rate(now, self.rate / 2, sent);
         }
     }
 
-    fn on_loss(&mut self, now: Instant, loss: f64, datagrams: f64) {
+    fn on_loss(&mut self, now: Instant, loss: f64, sent: u64) {
         self.loss = loss;
+        // A receiver that loses this much may by chance report so much more or less.
+        let datagrams = (sent - self.sent_at_change).min(DATAGRAMS_PER_REPORT) as f64;
+        let chance = 3.0 * (loss.max(1.0 / datagrams) / datagrams).sqrt();
         self.floors.retain(|(at, _)| now < *at + FLOOR_MEMORY);
-        self.floors.push_back((now, loss));
+        self.floors.push_back((now, loss + chance));
         let floor = self.floors.iter().map(|(_, loss)| *loss).fold(1.0, f64::min);
         if let Probe::Running { back_to } = self.probe {
             self.probe = Probe::Due(now + PROBE_INTERVAL);
-            self.set_rate(now, back_to);
+            self.set_rate(now, back_to, sent);
             return;
         }
-        // Of so many datagrams so many more may be lost by chance alone.
-        let chance = 4.0 * (loss.max(1.0 / datagrams) / datagrams).sqrt();
-        let excess = loss - floor;
-        if excess > EXCESS_MAX + chance {
+        let excess = loss - chance - floor;
+        if excess > EXCESS_MAX {
             self.starting = false;
             if self.rest_periods == 0 {
                 #[expect(
@@ -163,18 +167,18 @@ impl Governor {
                     reason = "≤ 900"
                 )]
                 let permille = ((0.9 - excess).max(0.5) * 1000.0) as u64;
-                self.set_rate(now, self.rate / 1000 * permille);
+                self.set_rate(now, self.rate / 1000 * permille, sent);
                 self.rest_periods = REST_PERIODS;
                 return;
             }
         } else if self.probe_is_due(now, loss) {
             self.starting = false;
             self.probe = Probe::Running { back_to: self.rate };
-            self.set_rate(now, self.rate / 2);
+            self.set_rate(now, self.rate / 2, sent);
             return;
         } else if self.rest_periods == 0 {
             let step = if self.starting { self.rate } else { self.rate_max / STEPS };
-            self.set_rate(now, self.rate + step);
+            self.set_rate(now, self.rate + step, sent);
             self.starting &= self.rate < self.rate_max;
         }
         self.rest_periods = self.rest_periods.saturating_sub(1);
@@ -185,11 +189,12 @@ impl Governor {
     }
 
     /// Reports on the old rate do not count any more.
-    fn set_rate(&mut self, now: Instant, rate: u64) {
+    fn set_rate(&mut self, now: Instant, rate: u64, sent: u64) {
         let rate = rate.clamp(RATE_MIN.min(self.rate_max), self.rate_max);
         if rate != self.rate {
             self.rate = rate;
             self.changed_at = now;
+            self.sent_at_change = sent;
             self.samples.clear();
         }
     }
@@ -203,6 +208,10 @@ const RATE_MIN: u64 = 1_000_000;
 const START_PERIOD_MIN: Duration = Duration::from_millis(25);
 /// Periods afterwards.
 const PERIOD_MIN: Duration = Duration::from_millis(200);
+/// Fewer say nothing about a loss of a few percent.
+const DATAGRAMS_JUDGED_MIN: u64 = 300;
+/// Reports speak of the last few thousand datagrams, however long the rate has been the same.
+const DATAGRAMS_PER_REPORT: u64 = 4_096;
 /// Loss above the floor that is no congestion yet.
 const EXCESS_MAX: f64 = 0.005;
 /// After slowing down the queues need so long to drain.
@@ -222,17 +231,47 @@ const PROBE_LOSS_MIN: f64 = 0.01;
 
 #[cfg(test)]
 mod tests {
+    use imgcast_common::prng::Prng;
+
     use super::*;
 
-    /// Feeds reports of `loss` at each rate for `periods`; returns the rates.
-    fn run(governor: &mut Governor, now: &mut Instant, periods: u32, loss: impl Fn(u64) -> f64) {
-        for _ in 0..periods {
-            *now += Duration::from_millis(201);
-            let echo_at = now.checked_sub(Duration::from_millis(1));
-            for id in 0..20 {
-                governor.on_report(*now, ReceiverId(id), loss(governor.rate()), echo_at);
+    /// A governor, the time, and what was sent so far.
+    struct Trial {
+        governor: Governor,
+        now: Instant,
+        sent: u64,
+        prng: Prng,
+    }
+
+    impl Trial {
+        fn new(rate_start: u64, rate_max: u64) -> Self {
+            let governor = Governor::new(rate_start, rate_max, start());
+            Self { governor, now: start(), sent: 0, prng: Prng::new(1) }
+        }
+
+        /// One control period, at the end of which each of `reports` is made.
+        fn period(&mut self, reports: &[(u32, f64)]) {
+            self.now += Duration::from_millis(201);
+            self.sent += self.governor.rate() / 8 / 1518 / 5;
+            let echo_at = self.now.checked_sub(Duration::from_millis(1));
+            for (id, loss) in reports {
+                self.governor.on_report(self.now, ReceiverId(*id), *loss, echo_at);
             }
-            governor.handle_timeout(*now, Duration::from_millis(1), 1518);
+            self.governor.handle_timeout(self.now, Duration::from_millis(1), self.sent);
+        }
+
+        /// Receivers report `loss` at each rate for `periods`, as exactly as datagrams allow.
+        fn run(&mut self, periods: u32, loss: impl Fn(u64) -> f64) {
+            for _ in 0..periods {
+                let expected = loss(self.governor.rate());
+                let counted = (self.governor.rate() / 8 / 1518 / 5).clamp(1, 4_096);
+                let mut report = |id| {
+                    let lost = (0..counted).filter(|_| self.prng.unit() < expected).count();
+                    (id, lost as f64 / counted as f64)
+                };
+                let reports: Vec<_> = (0..4).map(&mut report).collect();
+                self.period(&reports);
+            }
         }
     }
 
@@ -245,75 +284,65 @@ mod tests {
 
     #[test]
     fn without_loss_the_rate_doubles_up_to_the_highest() {
-        let mut now = start();
-        let mut governor = Governor::new(RATE_START, GIGABIT, now);
-        run(&mut governor, &mut now, 4, |_| 0.0);
-        assert_eq!(governor.rate(), GIGABIT);
+        let mut trial = Trial::new(RATE_START, GIGABIT);
+        trial.run(4, |_| 0.0);
+        assert_eq!(trial.governor.rate(), GIGABIT);
     }
 
     #[test]
     fn loss_of_the_medium_does_not_slow_the_session() {
-        let mut now = start();
-        let mut governor = Governor::new(GIGABIT, GIGABIT, now);
-        run(&mut governor, &mut now, 100, |_| 0.20);
-        assert!(governor.rate() >= GIGABIT / 2);
-        let mut sum = 0;
-        for _ in 0..100 {
-            run(&mut governor, &mut now, 1, |_| 0.20);
-            sum += governor.rate();
+        for (rate, loss) in [(GIGABIT, 0.2), (GIGABIT, 0.05), (GIGABIT / 20, 0.2), (GIGABIT, 0.01)]
+        {
+            let mut trial = Trial::new(rate, rate);
+            trial.run(20, |_| loss);
+            let mut sum = 0;
+            for _ in 0..2_000 {
+                trial.run(1, |_| loss);
+                sum += trial.governor.rate();
+            }
+            let mean = sum / 2_000;
+            assert!(mean > rate / 100 * 90, "{loss}: mean {mean} of {rate}");
         }
-        assert!(sum / 100 > GIGABIT / 100 * 95, "mean {}", sum / 100);
     }
 
     #[test]
     fn loss_that_rises_with_the_rate_does() {
-        let mut now = start();
-        let mut governor = Governor::new(RATE_START, 10 * GIGABIT, now);
+        let mut trial = Trial::new(RATE_START, 10 * GIGABIT);
         let link = |rate: u64| (1.0 - GIGABIT as f64 / rate as f64).max(0.0);
-        run(&mut governor, &mut now, 60, link);
-        assert!((GIGABIT / 3..GIGABIT * 12 / 10).contains(&governor.rate()), "{}", governor.rate());
+        trial.run(60, link);
+        let rate = trial.governor.rate();
+        assert!((GIGABIT / 3..GIGABIT * 12 / 10).contains(&rate), "{rate}");
     }
 
     #[test]
     fn a_rate_given_above_the_link_is_found_out() {
-        let mut now = start();
-        let mut governor = Governor::new(GIGABIT, GIGABIT, now);
-        let link = |rate: u64| (1.0 - GIGABIT as f64 / 4.0 / rate as f64).max(0.0);
-        run(&mut governor, &mut now, 60, link);
-        assert!(governor.rate() < GIGABIT * 3 / 10, "{}", governor.rate());
+        let mut trial = Trial::new(GIGABIT, GIGABIT);
+        trial.run(60, |rate| (1.0 - GIGABIT as f64 / 4.0 / rate as f64).max(0.0));
+        assert!(trial.governor.rate() < GIGABIT * 3 / 10, "{}", trial.governor.rate());
     }
 
     #[test]
-    fn silence_slows_and_one_report_does_not_speed_up_beyond_the_highest() {
-        let mut now = start();
-        let mut governor = Governor::new(GIGABIT, GIGABIT, now);
+    fn silence_slows_and_then_breaks_the_circuit_until_somebody_reports() {
+        let mut trial = Trial::new(GIGABIT, GIGABIT);
         for _ in 0..30 {
-            now += Duration::from_millis(201);
-            governor.handle_timeout(now, Duration::from_millis(1), 1518);
+            trial.period(&[]);
         }
-        assert_eq!(governor.rate(), GIGABIT / 8);
+        assert_eq!(trial.governor.rate(), GIGABIT / 8);
         for _ in 0..10 {
-            now += Duration::from_millis(201);
-            governor.handle_timeout(now, Duration::from_millis(1), 1518);
+            trial.period(&[]);
         }
-        assert_eq!(governor.rate(), RATE_MIN, "the circuit is broken");
-        run(&mut governor, &mut now, 20, |_| 0.0);
-        assert_eq!(governor.rate(), GIGABIT);
+        assert_eq!(trial.governor.rate(), RATE_MIN, "the circuit is broken");
+        trial.run(200, |_| 0.0);
+        assert_eq!(trial.governor.rate(), GIGABIT);
     }
 
     #[test]
     fn one_bad_receiver_of_forty_does_not_slow_the_group() {
-        let mut now = start();
-        let mut governor = Governor::new(GIGABIT, GIGABIT, now);
+        let mut trial = Trial::new(GIGABIT, GIGABIT);
+        let reports: Vec<_> = (0..40).map(|id| (id, if id == 7 { 0.5 } else { 0.0 })).collect();
         for _ in 0..50 {
-            now += Duration::from_millis(201);
-            let echo_at = now.checked_sub(Duration::from_millis(1));
-            for id in 0..40 {
-                let loss = if id == 7 { 0.5 } else { 0.0 };
-                governor.on_report(now, ReceiverId(id), loss, echo_at);
-            }
-            governor.handle_timeout(now, Duration::from_millis(1), 1518);
+            trial.period(&reports);
         }
-        assert_eq!(governor.rate(), GIGABIT);
+        assert_eq!(trial.governor.rate(), GIGABIT);
     }
 }

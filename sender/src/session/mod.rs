@@ -82,6 +82,8 @@ pub struct Session {
     announces: u32,
     housekeeping_at: Instant,
     feedback: Bucket,
+    /// Symbols that went to the group so far.
+    group_datagrams: u64,
     /// Whether an active member hears the group.
     has_listeners: bool,
     transmits: VecDeque<Transmit>,
@@ -125,6 +127,7 @@ impl Session {
             announces: 0,
             housekeeping_at: now + HOUSEKEEPING,
             feedback: Bucket::new(now, FEEDBACK_PER_SECOND),
+            group_datagrams: 0,
             has_listeners: false,
             transmits: VecDeque::new(),
             events: VecDeque::new(),

@@ -103,11 +103,13 @@ impl Session {
             }
             return;
         }
+        let loss = self.roster.member(need.receiver).map_or(0.0, |member| member.network_loss);
         let carousel = self.carousel(block.stream);
         if range.symbols == WHOLE {
             carousel.need_whole(block.number, described_at);
         } else {
-            carousel.need_symbols(block.number, u32::from(range.symbols), described_at);
+            let deficit = u32::from(range.symbols);
+            carousel.need_symbols(block.number, deficit, loss, described_at);
         }
         carousel.note_reporter(block.number, need.receiver);
     }

@@ -8,7 +8,10 @@ use imgcast_common::{
     wire::{DataHead, SenderState, WHOLE},
 };
 
-use super::{Destination, Event, Session, TurnId, carousel::Plan};
+use super::{
+    Destination, Event, Session, TurnId,
+    carousel::{Plan, symbols_for},
+};
 
 /// The turns that are being prepared or sent.
 #[derive(Debug, Default)]
@@ -131,7 +134,8 @@ impl Session {
         while self.turns.unicast.len() < UNICAST_TURNS_AHEAD
             && let Some((receiver, block, symbols)) = self.unicast.next(now)
         {
-            let repairs = if symbols == WHOLE { 0 } else { u32::from(symbols) + 1 };
+            let loss = self.roster.member(receiver).map_or(0.0, |member| member.network_loss);
+            let repairs = if symbols == WHOLE { 0 } else { symbols_for(u32::from(symbols), loss) };
             let carousel = self.carousel(block.stream);
             if let Some(plan) = carousel.unicast_turn(block.number, symbols == WHOLE, repairs) {
                 self.unicast.note_turn(receiver, block, plan.sources + plan.repairs);
@@ -196,6 +200,7 @@ impl Session {
         let (first_esi, count) = turn.next_run(self.pacer.burst(octets));
         let at = self.pacer.take(now, octets * u64::from(count));
         self.pacer.grant_unicast(octets * u64::from(count));
+        self.group_datagrams += u64::from(count);
         let burst = make_burst(turn, at, Destination::Group, first_esi, count);
         turn.sent += count;
         let (over, plan) = (turn.sent == turn.total(), turn.plan);

@@ -93,7 +93,7 @@ impl Session {
     }
 
     fn sync(&mut self, now: Instant, stream: Stream) -> Sync {
-        let (covers_first, covers_end, planned) = self.carousel(stream).planned();
+        let (covers_first, covers_end, planned) = self.carousel(stream).planned(now);
         let group_log2 = group_log2(self.roster.active_count());
         let window = feedback_window(group_log2, self.clock.grtt()).as_millis();
         Sync {
@@ -115,8 +115,7 @@ impl Session {
     pub(super) fn govern(&mut self, now: Instant) {
         let settling = self.feedback_window() + 2 * self.clock.grtt();
         self.repair.handle_timeout(now, settling);
-        let octets = self.datagram_octets();
-        if self.governor.handle_timeout(now, self.clock.grtt(), octets) {
+        if self.governor.handle_timeout(now, self.clock.grtt(), self.group_datagrams) {
             self.pacer.set_rate(self.governor.rate());
             let period = self.governor.poll_timeout().saturating_duration_since(now);
             self.poll_sample(period);
