@@ -158,22 +158,19 @@ impl Alarm {
 /// Where receiver number `node`, which runs on host `host`, takes unicast.
 pub(crate) fn receiver_address(host: usize, node: usize) -> SocketAddr {
     let [.., high, low] = host.to_be_bytes();
-    SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 1, high, low)), port(20_000, node))
+    let port = 20_000 + u16::try_from(node).unwrap_or(0);
+    SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 1, high, low)), port)
 }
 
-/// Where sender number `node`, which runs as sender `config`, takes unicast.
-pub(crate) fn sender_address(config: usize, node: usize) -> SocketAddr {
+/// Where sender number `config` takes unicast, however often it starts.
+pub(crate) fn sender_address(config: usize) -> SocketAddr {
     let [.., low] = config.to_be_bytes();
-    SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 0, 0, low)), port(7_000, node))
+    SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 0, 0, low)), 6330)
 }
 
 /// The data group of this number.
 pub(crate) fn group_address(group: u8) -> SocketAddr {
     SocketAddr::new(IpAddr::V4(Ipv4Addr::new(239, 255, 64, group)), 6331)
-}
-
-fn port(first: u16, node: usize) -> u16 {
-    first + u16::try_from(node).unwrap_or(0)
 }
 
 /// A node that is woken so often without time going by would keep a core busy for good.

@@ -40,6 +40,7 @@ pub(crate) struct Counts {
 struct Seen {
     counter: u64,
     sync_at: Option<Duration>,
+    symbols_at: Option<Duration>,
 }
 
 /// How many NEEDs a receiver may still send: a token bucket, in thousandths.
@@ -74,12 +75,20 @@ impl Checker {
         }
     }
 
-    /// The group's counter has no gaps and is never used twice.
-    pub(crate) fn on_group_counter(&mut self, at: Duration, session: SessionId, counter: u64) {
+    /// The group's counter has no gaps and is never used twice: so many datagrams have the
+    /// counters from `first` on.
+    pub(crate) fn on_group_counter(
+        &mut self,
+        at: Duration,
+        session: SessionId,
+        first: u64,
+        count: u32,
+    ) {
         let seen = self.sessions.entry(session).or_default();
-        let before = std::mem::replace(&mut seen.counter, counter);
-        if counter != before + 1 || counter & UNICAST != 0 {
-            self.safety(at, format!("counter {counter} of the group follows {before}"));
+        let last = first + u64::from(count) - 1;
+        let before = std::mem::replace(&mut seen.counter, last);
+        if first != before + 1 || last & UNICAST != 0 {
+            self.safety(at, format!("counter {first} of the group follows {before}"));
         }
     }
 
@@ -89,9 +98,13 @@ impl Checker {
         session: SessionId,
         message: &Message<'_>,
     ) {
+        let seen = self.sessions.entry(session).or_default();
         if matches!(message, Message::Sync(_)) {
+            seen.sync_at = Some(at);
             self.counts.syncs += 1;
-            self.sessions.entry(session).or_default().sync_at = Some(at);
+        }
+        if matches!(message, Message::End(_)) && seen.symbols_at > seen.sync_at {
+            self.safety(at, "a session ends without a SYNC after its first symbols".into());
         }
     }
 
@@ -106,8 +119,10 @@ impl Checker {
         if burst.block.stream == Stream::Index {
             self.counts.index_symbols += symbols;
         }
-        let sync_at = self.sessions.get(&session).and_then(|seen| seen.sync_at);
-        if sync_at.is_none_or(|sync_at| at > sync_at + SYNC_GAP_MAX) {
+        let seen = self.sessions.entry(session).or_default();
+        let began_at = *seen.symbols_at.get_or_insert(at);
+        let sync_at = seen.sync_at.unwrap_or(began_at);
+        if at > sync_at + SYNC_GAP_MAX {
             self.safety(at, format!("symbols to the group, last SYNC {sync_at:?}"));
         }
     }

@@ -169,11 +169,11 @@ pub enum Loss {
     /// So many of a million, independently.
     Bernoulli(u32),
     /// Gilbert and Elliott: a good state without loss and a bad one, changed with these chances
-    /// per datagram.
+    /// per datagram, and per millisecond without one.
     Bursts {
-        /// From good to bad, per million datagrams.
+        /// From good to bad, per million.
         enter_ppm: u32,
-        /// From bad to good, per million datagrams.
+        /// From bad to good, per million.
         leave_ppm: u32,
         /// Loss in the bad state.
         loss_ppm: u32,
@@ -354,9 +354,17 @@ impl Window {
 }
 
 impl Loss {
-    /// Whether anything is lost.
+    /// The share that is lost in the long run, in parts of a million.
     #[must_use]
-    pub const fn is_some(&self) -> bool {
-        !matches!(self, Self::None)
+    pub fn mean_ppm(&self) -> u32 {
+        match *self {
+            Self::None => 0,
+            Self::Bernoulli(ppm) => ppm,
+            Self::Bursts { enter_ppm, leave_ppm, loss_ppm } => {
+                let bad = u64::from(enter_ppm) * u64::from(loss_ppm);
+                let mean = bad / u64::from(enter_ppm + leave_ppm).max(1);
+                u32::try_from(mean).unwrap_or(u32::MAX)
+            }
+        }
     }
 }

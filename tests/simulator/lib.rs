@@ -25,6 +25,7 @@ mod receiver_node;
 mod report;
 mod sender_node;
 mod store;
+mod verdict;
 mod world;
 
 pub use config::{
@@ -34,5 +35,7 @@ pub use config::{
 pub use report::{Ending, ReceiverReport, Report, Violation};
 pub use world::World;
 
+#[path = "../support/process.rs"]
+pub mod process;
 #[path = "../support/programs.rs"]
 pub mod programs;

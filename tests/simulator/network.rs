@@ -41,6 +41,8 @@ pub(crate) struct Link {
 pub(crate) struct Losses {
     loss: Loss,
     bad: bool,
+    /// Until when the state is known.
+    settled_at: Duration,
 }
 
 /// One copy of a datagram that passed a link.
@@ -69,7 +71,7 @@ impl Network {
             hosts: (0..).zip(&config.receivers).map(host).collect(),
             uplink_bits_per_second: config.uplink_bits_per_second,
             busy_until: Vec::new(),
-            shared: Losses { loss: config.shared_loss, bad: false },
+            shared: Losses::new(config.shared_loss),
             prng: Prng::new(seed(2)),
         }
     }
@@ -96,8 +98,8 @@ impl Network {
     }
 
     /// Whether the shared part loses the next multicast datagram.
-    pub(crate) fn shared_loses(&mut self) -> bool {
-        self.shared.lose(&mut self.prng)
+    pub(crate) fn shared_loses(&mut self, now: Duration) -> bool {
+        self.shared.lose(now, &mut self.prng)
     }
 }
 
@@ -105,7 +107,7 @@ impl Link {
     fn new(config: &LinkConfig, seed: u64) -> Self {
         Self {
             config: config.clone(),
-            losses: Losses { loss: config.loss, bad: false },
+            losses: Losses::new(config.loss),
             busy_until: Duration::ZERO,
             prng: Prng::new(seed),
         }
@@ -118,7 +120,7 @@ impl Link {
         datagram: &[u8],
         multicast: bool,
     ) -> [Option<Copy>; 2] {
-        if self.is_cut(now, multicast) || self.losses.lose(&mut self.prng) {
+        if self.is_cut(now, multicast) || self.losses.lose(now, &mut self.prng) {
             return [None, None];
         }
         let first = self.copy(now, datagram);
@@ -150,8 +152,8 @@ impl Link {
             || (multicast && self.config.multicast_cuts.iter().any(closed))
     }
 
-    pub(crate) fn loses(&mut self) -> bool {
-        self.losses.lose(&mut self.prng)
+    pub(crate) fn loses(&mut self, now: Duration) -> bool {
+        self.losses.lose(now, &mut self.prng)
     }
 
     pub(crate) const fn delay(&self) -> Duration {
@@ -185,15 +187,34 @@ impl Link {
 }
 
 impl Losses {
-    fn lose(&mut self, prng: &mut Prng) -> bool {
+    const fn new(loss: Loss) -> Self {
+        Self { loss, bad: false, settled_at: Duration::ZERO }
+    }
+
+    fn lose(&mut self, now: Duration, prng: &mut Prng) -> bool {
         match self.loss {
             Loss::None => false,
             Loss::Bernoulli(ppm) => prng.chance(ppm),
             Loss::Bursts { enter_ppm, leave_ppm, loss_ppm } => {
-                if prng.chance(if self.bad { leave_ppm } else { enter_ppm }) {
-                    self.bad = !self.bad;
-                }
+                self.settle(now, enter_ppm, leave_ppm, prng);
                 self.bad && prng.chance(loss_ppm)
+            }
+        }
+    }
+
+    /// One step of the two states for this datagram, and one for every millisecond since the last:
+    /// bursts end in time also where little is sent.
+    fn settle(&mut self, now: Duration, enter_ppm: u32, leave_ppm: u32, prng: &mut Prng) {
+        let steps = now.saturating_sub(self.settled_at).as_millis() + 1;
+        self.settled_at = now;
+        if steps > STEPS_MAX {
+            let bad = u64::from(enter_ppm) * 1_000_000 / u64::from(enter_ppm + leave_ppm).max(1);
+            self.bad = prng.chance(u32::try_from(bad).unwrap_or(0));
+            return;
+        }
+        for _ in 0..steps {
+            if prng.chance(if self.bad { leave_ppm } else { enter_ppm }) {
+                self.bad = !self.bad;
             }
         }
     }
@@ -224,6 +245,8 @@ fn time_for(octets: usize, bits_per_second: u64) -> Duration {
 
 /// UDP, IPv4 and Ethernet with preamble and gap.
 pub(crate) const FRAMING_OCTETS: u64 = 66;
+/// After so many steps the state has forgotten where it came from.
+const STEPS_MAX: u128 = 200;
 /// A socket buffer of 20 ms.
 const UPLINK_QUEUE: Duration = Duration::from_millis(20);
 const KIND_OFFSET: usize = 3;

@@ -17,22 +17,56 @@ use crate::{sender_node::TurnData, store::Judged};
 /// Something that happens at a moment.
 #[derive(Debug)]
 pub(crate) enum Happening {
-    StartSender { config: usize, restarted: bool },
-    StartReceiver { config: usize },
-    CrashSender { config: usize },
-    CrashReceiver { config: usize },
+    StartSender {
+        config: usize,
+        restarted: bool,
+    },
+    StartReceiver {
+        config: usize,
+    },
+    CrashSender {
+        config: usize,
+    },
+    CrashReceiver {
+        config: usize,
+    },
     WakeSender(usize),
     WakeReceiver(usize),
     /// A datagram arrives at some receivers, the same for all of them.
-    Deliver { datagram: Rc<[u8]>, from: SocketAddr, via: Via, to: Vec<u32>, altered: bool },
+    Deliver {
+        datagram: Rc<[u8]>,
+        from: SocketAddr,
+        via: Via,
+        to: Vec<u32>,
+        altered: bool,
+    },
     /// A run of symbols without octets arrives; what is lost is drawn on arrival.
-    Run { run: Rc<SymbolRun>, via: Via, to: Vec<u32> },
+    Run {
+        run: Rc<SymbolRun>,
+        via: Via,
+        to: Vec<u32>,
+    },
     /// A datagram arrives at a sender.
-    Feedback { datagram: Rc<[u8]>, from: SocketAddr, to: usize, altered: bool },
+    Feedback {
+        datagram: Rc<[u8]>,
+        from: SocketAddr,
+        to: usize,
+        altered: bool,
+    },
     /// A burst leaves.
-    Burst { sender: usize, burst: Burst, turn: Rc<TurnData> },
-    TurnReady { sender: usize, turn: TurnId },
-    Task { receiver: usize, task: Task },
+    Burst {
+        sender: usize,
+        burst: Burst,
+        turn: Rc<TurnData>,
+    },
+    TurnReady {
+        sender: usize,
+        turn: TurnId,
+    },
+    Task {
+        receiver: usize,
+        task: Task,
+    },
 }
 
 /// Symbols of one block with consecutive counters, without their octets.

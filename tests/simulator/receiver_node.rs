@@ -51,7 +51,11 @@ pub(crate) struct ReceiverNode {
     pub(crate) heard_end: bool,
     /// Whether everything was on its target when it was flushed.
     pub(crate) flushed: bool,
+    /// When it was.
+    pub(crate) flushed_at: Option<Duration>,
     pub(crate) polluted: u32,
+    /// Whether it told its sender that it failed, or that it goes.
+    pub(crate) gave_up: bool,
     pub(crate) outcome: Option<(Outcome, Duration)>,
     pub(crate) crashed: bool,
 }
@@ -104,7 +108,9 @@ impl ReceiverNode {
             welcomed: false,
             heard_end: false,
             flushed: false,
+            flushed_at: None,
             polluted: 0,
+            gave_up: false,
             outcome: None,
             crashed: false,
         }
@@ -129,7 +135,8 @@ impl ReceiverNode {
             return;
         }
         if self.alarm.is_busy_loop() {
-            around.safety(format!("receiver {} spins: {:?}", self.number, self.session));
+            let status = self.session.status(around.instant());
+            around.safety(format!("receiver {} spins: {status:?}", self.number));
             self.crashed = true;
             return;
         }
@@ -268,6 +275,8 @@ impl ReceiverNode {
                 }
             }
             Message::Need(_) if around.has(PlantedBug::NeedsRepeated) => copies = 12,
+            Message::Leave(_) => self.gave_up = true,
+            Message::Done(done) => self.gave_up |= !done.succeeded,
             _ => {}
         }
         for _ in 0..copies {
@@ -279,11 +288,7 @@ impl ReceiverNode {
             }
             let datagram = message.emit(&header, *octets_min).into();
             around.note(self.counter, || format!("receiver {} says {message:?}", self.number));
-            around.outbox.push(Outgoing::FromReceiver {
-                receiver: self.number,
-                to: *to,
-                datagram,
-            });
+            around.outbox.push(Outgoing::FromReceiver { receiver: self.number, to: *to, datagram });
         }
     }
 
@@ -467,6 +472,7 @@ impl ReceiverNode {
 
     fn on_flush(&mut self, around: &mut Surroundings) {
         self.flushed = self.is_right();
+        self.flushed_at.get_or_insert(around.now);
         if !self.flushed && around.fidelity == Fidelity::Real {
             around.safety(format!("receiver {} flushes a target that is wrong", self.number));
         }

@@ -17,6 +17,8 @@ pub struct Report {
     pub senders: Vec<Option<imgcast_sender::session::Outcome>>,
     /// Virtual time until everybody was finished.
     pub duration: Duration,
+    /// Virtual time until the first sender began to send.
+    pub started_at: Duration,
     /// Virtual time until the last receiver had the image.
     pub done_at: Duration,
     /// Symbols of the image that were sent to the group.
@@ -133,7 +135,10 @@ impl fmt::Display for Report {
         for (number, receiver) in self.receivers.iter().enumerate() {
             let ReceiverReport { config, ending, at, polluted } = receiver;
             if receiver.ending != (Ending::Done { acknowledged: true }) && number < 40 {
-                writeln!(f, "  receiver {number} ({config}) at {at:?}: {ending:?}, {polluted} bad")?;
+                writeln!(
+                    f,
+                    "  receiver {number} ({config}) at {at:?}: {ending:?}, {polluted} bad"
+                )?;
             }
         }
         writeln!(f, "  senders: {:?}", self.senders)?;

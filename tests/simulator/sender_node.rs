@@ -42,6 +42,7 @@ pub(crate) struct SenderNode {
     /// What its roster claims about receivers, to be looked into.
     pub(crate) claims: Vec<ReceiverId>,
     early_end: bool,
+    pub(crate) started_at: Option<Duration>,
     pub(crate) outcome: Option<(Outcome, Duration)>,
     pub(crate) crashed: bool,
 }
@@ -65,7 +66,7 @@ impl SenderNode {
     ) -> Self {
         let mut prng = Prng::new(seed);
         let id = SessionId(prng.bits() | 1);
-        let address = sender_address(position, number);
+        let address = sender_address(position);
         let Some(name) = Name::new(&format!("image-{}", config.image)) else {
             unreachable!("a plain name")
         };
@@ -104,6 +105,7 @@ impl SenderNode {
             image_symbols: 0,
             claims: Vec::new(),
             early_end: false,
+            started_at: None,
             outcome: None,
             crashed: false,
         }
@@ -118,7 +120,7 @@ impl SenderNode {
             return;
         }
         if self.alarm.is_busy_loop() {
-            around.safety(format!("sender {} spins: {:?}", self.number, self.session));
+            around.safety(format!("sender {} spins: {:?}", self.number, self.session.status()));
             self.crashed = true;
             return;
         }
@@ -200,7 +202,8 @@ impl SenderNode {
             }
             Event::Changed(id) => self.claims.push(id),
             Event::Finished(outcome) => self.outcome = Some((outcome, around.now)),
-            Event::Started | Event::Joined(_) => {}
+            Event::Started => self.started_at = Some(around.now),
+            Event::Joined(_) => {}
         }
         false
     }
@@ -276,7 +279,7 @@ impl SenderNode {
                 && self.group_counter > 0
                 && self.prng.below(64) == 0;
             self.group_counter += u64::from(!reused);
-            around.checker.on_group_counter(around.now, self.id, self.group_counter);
+            around.checker.on_group_counter(around.now, self.id, self.group_counter, 1);
             self.group_counter
         } else {
             self.unicast_counter += 1;
@@ -296,8 +299,10 @@ impl SenderNode {
         around.checker.on_burst(around.now, self.id, &burst);
         if around.fidelity == Fidelity::Rank {
             let first_counter = if burst.to == Destination::Group {
+                let first = self.group_counter + 1;
                 self.group_counter += u64::from(burst.count);
-                self.group_counter + 1 - u64::from(burst.count)
+                around.checker.on_group_counter(around.now, self.id, first, burst.count);
+                first
             } else {
                 self.unicast_counter += u64::from(burst.count);
                 (UNICAST | self.unicast_counter) + 1 - u64::from(burst.count)

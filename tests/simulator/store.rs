@@ -114,8 +114,8 @@ impl Store {
         let shape = shape(&self.layout_of(block.stream), block.number);
         if self.fidelity == Fidelity::Rank {
             let rank = self.ranks.remove(&block).ok_or_else(|| format!("{block}: no symbols"))?;
-            let known = rank.sources + rank.repairs + shape.padded_symbols()
-                - shape.source_symbols();
+            let known =
+                rank.sources + rank.repairs + shape.padded_symbols() - shape.source_symbols();
             let extra = known.checked_sub(shape.padded_symbols());
             let extra = extra.ok_or_else(|| format!("{block}: {known} symbols known"))?;
             let odds = FAILURES_PPM.get(extra as usize).copied().unwrap_or(0);

@@ -1,0 +1,17 @@
+//! Both programs as real processes over real multicast on loopback: what they write, what they
+//! say, and what they end with. Nothing here needs privileges, and no verdict hangs on speed.
+//!
+//! Each test has a [`Stage`](stage::Stage) with ports of its own, so that all can run at once.
+
+#![expect(clippy::unwrap_used, reason = "test code")]
+
+mod fake_sender;
+mod hostile;
+mod ipv6;
+mod receiver_exits;
+mod sender_exits;
+mod signals;
+mod stage;
+mod targets;
+mod transfers;
+mod words;

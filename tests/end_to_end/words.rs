@@ -1,0 +1,93 @@
+//! What people read: what is waited for, what is on offer, and how each receiver fared.
+
+use serde_json::Value;
+
+use crate::stage::{BLOCK, DEADLINE, Stage, image_id, random};
+
+#[test]
+fn both_ends_say_what_they_wait_for() {
+    let stage = Stage::new();
+    let mut receiver = stage.receive("copy", &[]);
+    let none = format!("waiting for a sender: none heard on lo (239.255.63.30:{})", stage.portbase);
+    receiver.say(&none, DEADLINE);
+    let mut sender = stage.send(&stage.image("image", b"x"), &["--min-receivers", "2"]);
+    sender.say("waiting for receivers: 0 of 2 joined, starts at 2, gives up in ", DEADLINE);
+    sender.say("on the nodes: imgcast-receiver receive", DEADLINE);
+    receiver.say("joining 127.0.0.1 for image (1 B)", DEADLINE);
+    receiver.say("waiting for the sender to start: 1 of 2 receivers joined", DEADLINE);
+    sender.say("(127.0.0.1) joined\n", DEADLINE);
+    sender.say("waiting for receivers: 1 of 2 joined, starts at 2\n", DEADLINE);
+}
+
+#[test]
+fn a_receiver_that_wants_one_image_says_so_and_how_many_others_there_are() {
+    let stage = Stage::new();
+    let _sender = stage.send(&stage.image("image", b"x"), &[]);
+    let mut receiver = stage.receive("copy", &["--image", "another"]);
+    receiver.say("waiting for a sender of another: 1 other offers heard on lo", DEADLINE);
+}
+
+#[test]
+fn a_quiet_program_says_nothing_until_it_ends() {
+    let stage = Stage::new();
+    let octets = random(BLOCK);
+    let mut sender = stage.send(&stage.image("image", &octets), &["--quiet"]);
+    let mut receiver = stage.receive("copy", &["--quiet"]);
+    receiver.succeed(DEADLINE);
+    sender.succeed(DEADLINE);
+    for said in [receiver.stderr(), sender.stderr()] {
+        assert!(!said.contains(" %") && !said.contains("waiting"), "{said}");
+    }
+    assert!(sender.stdout().contains("receiver  ") && receiver.stdout().starts_with("verified "));
+}
+
+#[test]
+fn a_list_shows_what_is_on_offer() {
+    let stage = Stage::new();
+    let octets = random(BLOCK + 1);
+    let options = ["--name", "node-1.0", "--min-receivers", "2"];
+    let mut sender = stage.send(&stage.image("image", &octets), &options);
+    let mut receiver = stage.receive("copy", &[]);
+    sender.say(" joined\n", DEADLINE);
+    let id = image_id(&octets);
+
+    let mut table = stage.list(&["--wait", "3"]);
+    table.succeed(DEADLINE);
+    let shown = table.stdout();
+    let lines: Vec<Vec<&str>> =
+        shown.lines().map(|line| line.split_whitespace().collect()).collect();
+    let [head, row] = &lines[..] else { panic!("{shown}") };
+    assert_eq!(head[..], ["name", "size", "sender", "state", "receivers", "image"]);
+    assert_eq!((row[0], row[row.len() - 1]), ("node-1.0", id.as_str()));
+    assert!(shown.contains("127.0.0.1") && shown.contains("gathering 1 of 2 "), "{shown}");
+
+    let mut json = stage.list(&["--json"]);
+    json.succeed(DEADLINE);
+    let shown: Value = serde_json::from_str(&json.stdout()).unwrap();
+    let offer = &shown["offers"][0];
+    assert_eq!((&shown["v"], shown["offers"].as_array().unwrap().len()), (&1.into(), 1));
+    assert_eq!(offer["name"], "node-1.0");
+    assert_eq!(offer["image"], id);
+    assert_eq!(offer["bytes"], octets.len());
+    assert_eq!(offer["sender"], "127.0.0.1");
+    assert_eq!(offer["state"], "gathering");
+    assert_eq!((&offer["receivers_joined"], &offer["receivers_expected"]), (&1.into(), &2.into()));
+
+    let mut asked = stage.list(&["--mcast-rdv-address", "127.0.0.1"]);
+    asked.succeed(DEADLINE);
+    assert!(asked.stdout().contains("node-1.0"), "{}", asked.output());
+    assert!(receiver.poll().is_none(), "{}", receiver.output());
+}
+
+#[test]
+fn a_list_of_nothing_is_empty() {
+    let stage = Stage::new();
+    let mut table = stage.list(&["--wait", "0.2"]);
+    table.succeed(DEADLINE);
+    assert_eq!(table.stdout(), "");
+    let words = format!("nothing is on offer at 239.255.63.30:{}\n", stage.portbase);
+    assert_eq!(table.stderr(), words);
+    let mut json = stage.list(&["--wait", "0.2", "--json"]);
+    json.succeed(DEADLINE);
+    assert_eq!(json.stdout(), "{\"offers\":[],\"v\":1}\n");
+}

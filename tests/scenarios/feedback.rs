@@ -1,0 +1,65 @@
+//! The way back, or both ways, fail for a while.
+
+use std::time::Duration;
+
+use imgcast_tests::{Loss, Window, WorldConfig};
+
+use crate::all_done;
+
+fn lossy(seed: u64) -> WorldConfig {
+    WorldConfig::small(seed, 6)
+        .each_receiver(|_, receiver| receiver.down.loss = Loss::Bernoulli(50_000))
+}
+
+#[test]
+fn without_a_way_back_for_a_while_needs_are_met_later() {
+    let reports = all_done(|seed| {
+        lossy(seed).each_receiver(|number, receiver| {
+            if number < 3 {
+                receiver.up.cuts = vec![Window::millis(700, 6_000)];
+            }
+        })
+    });
+    for report in reports {
+        assert!(report.done_at < Duration::from_secs(12), "{report}");
+    }
+}
+
+#[test]
+fn without_any_way_back_from_all_the_sender_waits() {
+    let reports = all_done(|seed| {
+        lossy(seed).each_receiver(|_, receiver| {
+            receiver.up.cuts = vec![Window::millis(700, 10_700)];
+        })
+    });
+    for report in reports {
+        assert!(report.done_at < Duration::from_secs(20), "{report}");
+        assert!(report.overhead_ppm < 1_300_000, "it does not send into the blue: {report}");
+    }
+}
+
+#[test]
+fn a_partition_of_ten_seconds_heals() {
+    all_done(|seed| {
+        lossy(seed).each_receiver(|number, receiver| {
+            if number.is_multiple_of(2) {
+                receiver.up.cuts = vec![Window::millis(750, 10_750)];
+                receiver.down.cuts = vec![Window::millis(750, 10_750)];
+            }
+        })
+    });
+}
+
+#[test]
+fn many_short_partitions_heal() {
+    all_done(|seed| {
+        let cuts: Vec<Window> =
+            (0..20).map(|number| Window::millis(650 + 500 * number, 900 + 500 * number)).collect();
+        let mut config = lossy(seed).each_receiver(|_, receiver| {
+            receiver.up.cuts.clone_from(&cuts);
+            receiver.down.cuts.clone_from(&cuts);
+        });
+        config.senders[0].rate_max = 1_000_000;
+        config
+    });
+}

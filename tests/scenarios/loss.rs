@@ -1,0 +1,66 @@
+//! Datagrams get lost, one by one, in bursts, or for all at once.
+
+use imgcast_tests::{Loss, WorldConfig};
+
+use crate::{all_done, mean};
+
+fn lossy(seed: u64, loss: Loss) -> WorldConfig {
+    WorldConfig::small(seed, 8).each_receiver(|_, receiver| {
+        receiver.down.loss = loss;
+        receiver.up.loss = loss;
+    })
+}
+
+const BURSTS: Loss = Loss::Bursts { enter_ppm: 10_000, leave_ppm: 100_000, loss_ppm: 800_000 };
+
+#[test]
+fn independent_loss_is_repaired_for_all_at_once() {
+    let reports = all_done(|seed| lossy(seed, Loss::Bernoulli(20_000)));
+    // 8 receivers lose 2 % each, 16 % between them; repair symbols serve several.
+    let overhead = mean(&reports, |report| report.overhead_ppm);
+    assert!(overhead < 1_120_000, "{overhead}");
+}
+
+#[test]
+fn bursts_are_repaired() {
+    all_done(|seed| lossy(seed, BURSTS));
+}
+
+#[test]
+fn what_all_lost_is_asked_for_by_few_and_sent_once() {
+    let reports = all_done(|seed| {
+        let mut config = WorldConfig::small(seed, 30);
+        config.shared_loss = BURSTS;
+        config
+    });
+    // About 7 % of the symbols, and one more for every block.
+    let overhead = mean(&reports, |report| report.overhead_ppm);
+    assert!(overhead < 1_250_000, "{overhead}");
+    // 30 receivers that all lost the same would ask 30 times for each of 16 blocks.
+    let needs = mean(&reports, |report| report.needs);
+    assert!(needs < 100, "{needs}");
+}
+
+#[test]
+fn one_receiver_that_loses_much_costs_the_others_little() {
+    let reports = all_done(|seed| {
+        WorldConfig::small(seed, 8).each_receiver(|number, receiver| {
+            if number == 3 {
+                receiver.down.loss = Loss::Bernoulli(300_000);
+                receiver.up.loss = Loss::Bernoulli(300_000);
+            }
+        })
+    });
+    let done_at = |report: &imgcast_tests::Report| {
+        let others = report.receivers.iter().filter(|it| it.config != 3);
+        others.map(|it| it.at.as_millis()).max().and_then(|at| u64::try_from(at).ok()).unwrap_or(0)
+    };
+    // Without it they have it after 0.8 s; it may need a few tries to join.
+    let others = mean(&reports, done_at);
+    assert!(others < 3_000, "{others} ms");
+}
+
+#[test]
+fn all_may_lose_a_third() {
+    all_done(|seed| lossy(seed, Loss::Bernoulli(300_000)));
+}

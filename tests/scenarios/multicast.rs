@@ -1,0 +1,63 @@
+//! Multicast that does not work, for one or for all, from the start or later.
+
+use std::time::Duration;
+
+use imgcast_tests::{Ending, Loss, Window, WorldConfig};
+
+use crate::all_done;
+
+fn deaf(seed: u64, from: Duration, number_of_deaf: usize) -> WorldConfig {
+    WorldConfig::small(seed, 6).each_receiver(|number, receiver| {
+        if number < number_of_deaf {
+            receiver.asks = true;
+            receiver.down.multicast_cuts = vec![Window { from, until: Duration::MAX }];
+        }
+    })
+}
+
+#[test]
+fn one_that_hears_no_multicast_gets_everything_by_unicast() {
+    for report in all_done(|seed| deaf(seed, Duration::ZERO, 1)) {
+        assert!(report.unicast_symbols >= 502, "{report}");
+        let known = Ending::Done { acknowledged: true };
+        assert!(report.receivers.iter().all(|it| it.ending == known), "{report}");
+    }
+}
+
+#[test]
+fn where_nobody_hears_multicast_everybody_gets_everything_by_unicast() {
+    for report in all_done(|seed| deaf(seed, Duration::ZERO, 6)) {
+        assert!(report.unicast_symbols >= 6 * 502, "{report}");
+        let known = Ending::Done { acknowledged: true };
+        assert!(report.receivers.iter().all(|it| it.ending == known), "{report}");
+    }
+}
+
+#[test]
+fn multicast_that_dies_on_the_way_is_replaced() {
+    all_done(|seed| deaf(seed, Duration::from_millis(700), 1));
+    all_done(|seed| deaf(seed, Duration::from_millis(700), 6));
+}
+
+#[test]
+fn multicast_that_comes_back_is_used_again() {
+    all_done(|seed| {
+        let mut config = deaf(seed, Duration::from_millis(700), 6).each_receiver(|_, receiver| {
+            for window in &mut receiver.down.multicast_cuts {
+                window.until = Duration::from_secs(4);
+            }
+        });
+        config.senders[0].rate_max = 1_000_000;
+        config
+    });
+}
+
+#[test]
+fn unicast_may_lose_too() {
+    all_done(|seed| {
+        deaf(seed, Duration::ZERO, 3).each_receiver(|_, receiver| {
+            receiver.down.loss = Loss::Bernoulli(100_000);
+            receiver.up.loss = Loss::Bernoulli(100_000);
+        })
+    });
+}

@@ -1,0 +1,93 @@
+//! Senders that crash, come back, share a group, or lie.
+
+use std::time::Duration;
+
+use imgcast_receiver::session::Failure;
+use imgcast_sender::session::Outcome;
+use imgcast_tests::{Ending, ImageConfig, Loss, Restart, SenderConfig, When, WorldConfig};
+
+use crate::{all_done, run};
+
+fn restarting(seed: u64, symbol_size: u16, group: u8) -> WorldConfig {
+    let mut config = WorldConfig::small(seed, 5)
+        .each_receiver(|_, receiver| receiver.down.loss = Loss::Bernoulli(10_000));
+    config.senders[0].rate_max = 1_000_000;
+    config.senders[0].crash = Some(When::Progress(500_000));
+    let after = Duration::from_millis(800);
+    config.senders[0].restart = Some(Restart { after, symbol_size, group });
+    config
+}
+
+#[test]
+fn a_sender_that_restarts_goes_on_where_it_was() {
+    for report in all_done(|seed| restarting(seed, 64, 0)) {
+        assert!(report.overhead_ppm < 1_700_000, "verified blocks are kept: {report}");
+    }
+}
+
+#[test]
+fn a_sender_may_restart_with_another_symbol_size_and_group() {
+    all_done(|seed| restarting(seed, 96, 1));
+}
+
+#[test]
+fn receivers_go_if_their_sender_does_not_come_back() {
+    let mut config = restarting(1, 64, 0).each_receiver(|_, receiver| {
+        receiver.receive_timeout = Some(Duration::from_secs(20));
+    });
+    config.senders[0].restart = None;
+    let report = run(config);
+    report.assert_clean();
+    let gone = Ending::Failed(Failure::SenderGone(None));
+    assert!(report.receivers.iter().all(|it| it.ending == gone), "{report}");
+    assert!(report.duration < Duration::from_secs(30), "{report}");
+}
+
+#[test]
+fn two_sessions_of_one_image_on_one_group_do_not_mix() {
+    all_done(|seed| {
+        let mut config = WorldConfig::small(seed, 6).each_receiver(|_, receiver| {
+            receiver.down.loss = Loss::Bernoulli(20_000);
+            receiver.wants = Some(0);
+        });
+        config.senders.push(config.senders[0].clone());
+        config
+    });
+}
+
+#[test]
+fn two_images_on_one_group_do_not_mix() {
+    all_done(|seed| {
+        let mut config = WorldConfig::small(seed, 8).each_receiver(|number, receiver| {
+            receiver.down.loss = Loss::Bernoulli(20_000);
+            receiver.wants = Some(number % 2);
+        });
+        config.images.push(ImageConfig { bytes: 30_000, ..config.images[0] });
+        config.senders[0].receivers_min = 4;
+        config.senders.push(SenderConfig { image: 1, ..config.senders[0].clone() });
+        config
+    });
+}
+
+#[test]
+fn who_named_no_image_joins_none_of_several() {
+    let mut config = WorldConfig::small(3, 3);
+    config.images.push(ImageConfig { bytes: 30_000, ..config.images[0] });
+    config.senders.push(SenderConfig { image: 1, ..config.senders[0].clone() });
+    let report = run(config);
+    report.assert_clean();
+    let listed = |ending: &Ending| matches!(ending, Ending::Failed(Failure::SeveralImages(_)));
+    assert!(report.receivers.iter().all(|it| listed(&it.ending)), "{report}");
+    assert_eq!(report.senders, [Some(Outcome::NoReceivers), Some(Outcome::NoReceivers)]);
+}
+
+#[test]
+fn an_index_that_is_not_the_image_s_is_refused_three_times_and_no_more() {
+    let mut config = WorldConfig::small(5, 4);
+    config.senders[0].hostile_index = true;
+    let report = run(config);
+    report.assert_clean();
+    let refused = Ending::Failed(Failure::Index);
+    assert!(report.receivers.iter().all(|it| it.ending == refused), "{report}");
+    assert_eq!(report.senders, [Some(Outcome::Ended { expected: 4, done: 0 })]);
+}

@@ -1,0 +1,155 @@
+//! The checks that look at a whole world: in time, and as it should be.
+
+use std::time::Duration;
+
+use imgcast_receiver::session::{Failure, Outcome};
+
+use crate::{
+    config::{Loss, ReceiverConfig, When, Window, WorldConfig},
+    receiver_node::ReceiverNode,
+    world::World,
+};
+
+impl World {
+    /// Whether somebody should have finished by now; says who.
+    pub(crate) fn is_too_late(&mut self) -> bool {
+        let now = self.around.now;
+        let due = self.last_fault_at + 3 * self.ideal() + PATIENCE;
+        if now <= due {
+            return false;
+        }
+        let late = self.receivers.iter().filter(|node| node.is_up());
+        let late: Vec<String> = late.map(|node| late_text(node, self)).collect();
+        let senders_due = due + LOST_AFTER;
+        for text in &late {
+            self.around.checker.liveness(now, text.clone());
+        }
+        if now <= senders_due {
+            return !late.is_empty();
+        }
+        let up = self.senders.iter().filter(|node| node.is_up());
+        let texts: Vec<String> =
+            up.map(|it| format!("the sender does not end: {:?}", it.session.status())).collect();
+        for text in texts {
+            self.around.checker.liveness(now, text);
+        }
+        true
+    }
+
+    /// What must hold when all is over.
+    pub(crate) fn check_end(&mut self) {
+        let now = self.around.now;
+        let mut safety = Vec::new();
+        let mut liveness = Vec::new();
+        for (number, node) in self.receivers.iter().enumerate() {
+            match &node.outcome {
+                Some((Outcome::Done { acknowledged }, at)) => {
+                    if self.is_real() && !node.is_right() {
+                        safety.push(format!("receiver {number} is done, its target is wrong"));
+                    }
+                    let config = &self.config.receivers[node.host];
+                    if !acknowledged && !node.heard_end && self.was_answerable(node, config) {
+                        liveness.push(format!("receiver {number} at {at:?}: nobody knows of it"));
+                    }
+                }
+                Some((Outcome::Failed(failure), at)) => {
+                    if !self.may_fail(node, failure) {
+                        liveness.push(format!("receiver {number} at {at:?}: {failure:?}"));
+                    }
+                }
+                None => {}
+            }
+            if node.polluted > 0 && !self.config.has_forgery() {
+                safety.push(format!("receiver {number} found wrong blocks in honest company"));
+            }
+        }
+        safety.into_iter().for_each(|text| self.around.checker.safety(now, text));
+        liveness.into_iter().for_each(|text| self.around.checker.liveness(now, text));
+        self.check_thrift();
+    }
+
+    /// Nobody is sent more than a multiple of what was needed.
+    fn check_thrift(&mut self) {
+        let sources: u64 = self.around.images.iter().map(|image| image.source_symbols()).sum();
+        let (runs, senders) = (self.receivers.len() as u64, self.senders.len() as u64);
+        let joins_apart = runs.min(self.config.joins_apart()) + senders;
+        let counts = self.around.checker.counts;
+        let group = counts.group_symbols - counts.index_symbols;
+        let allowed = sources * joins_apart * GROUP_SYMBOLS_FACTOR + GROUP_SYMBOLS_MORE;
+        if group > allowed {
+            let text = format!("{group} symbols to the group, at most {allowed} were expected");
+            self.around.checker.thrift(self.around.now, text);
+        }
+    }
+
+    /// Whether the way between a receiver and its sender was good all the time.
+    fn was_answerable(&self, node: &ReceiverNode, config: &ReceiverConfig) -> bool {
+        let good = |link: &crate::config::LinkConfig| {
+            link.loss == Loss::None
+                && link.cuts.is_empty()
+                && link.truncate_ppm + link.flip_ppm == 0
+                && link.bits_per_second.is_none()
+        };
+        let sender = self.senders.iter().find(|it| Some(it.id) == node.session_id());
+        good(&config.up) && good(&config.down) && sender.is_some_and(|it| !it.crashed)
+    }
+
+    /// Whether this failure was to be expected.
+    fn may_fail(&self, node: &ReceiverNode, failure: &Failure) -> bool {
+        let config = &self.config.receivers[node.host];
+        let sender = self.senders.iter().find(|it| Some(it.id) == node.session_id());
+        let served = node.welcomed && sender.is_some_and(|it| !it.crashed);
+        match failure {
+            Failure::Driver => config.disk.fails_at_write.is_some(),
+            Failure::Index => self.config.senders.iter().any(|it| it.hostile_index),
+            Failure::SeveralImages(_) => self.config.images.len() > 1 && config.wants.is_none(),
+            Failure::NoSender | Failure::NotOffered(_) | Failure::SenderGone(_) => !served,
+            Failure::Refused(_) => !served && !self.senders.iter().any(|it| it.is_up()),
+            _ => false,
+        }
+    }
+}
+
+impl WorldConfig {
+    /// The end of the last disturbance that is known from the start.
+    pub(crate) fn last_window_end(&self) -> Duration {
+        let windows = self.receivers.iter().flat_map(|it| {
+            let links = [&it.down, &it.up].into_iter();
+            let cuts = links.flat_map(|link| link.cuts.iter().chain(&link.multicast_cuts));
+            cuts.chain(&it.disk.stalls)
+        });
+        let ends = windows.map(|window: &Window| window.until);
+        ends.filter(|until| *until < Duration::MAX).max().unwrap_or_default()
+    }
+
+    /// Whether symbols may be wrong without their checksum showing it.
+    fn has_forgery(&self) -> bool {
+        let forged = self.receivers.iter().any(|it| it.down.forge_ppm > 0);
+        forged || self.senders.iter().any(|it| it.hostile_index)
+    }
+
+    /// How many receivers, at most, begin after the others, and need everything once more.
+    fn joins_apart(&self) -> u64 {
+        let apart = self
+            .receivers
+            .iter()
+            .filter(|it| it.starts != When::At(Duration::ZERO) || it.restart_after.is_some());
+        apart.count() as u64
+    }
+}
+
+fn late_text(node: &ReceiverNode, world: &World) -> String {
+    let sender = world.senders.iter().find(|it| Some(it.id) == node.session_id());
+    let status = node.session.status(world.around.instant());
+    let sender = sender.map(|it| it.session.status());
+    format!("{} is not finished: {status:?}; its sender: {sender:?}", node.address)
+}
+
+/// What everybody gets beyond three times the ideal.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// A sender notices lost receivers within 60 s and 20 polls, and lingers for 10 s.
+const LOST_AFTER: Duration = Duration::from_secs(95);
+/// Three times the image for everybody who begins apart from the others.
+const GROUP_SYMBOLS_FACTOR: u64 = 3;
+/// Tiny images cost a few turns more.
+const GROUP_SYMBOLS_MORE: u64 = 200;
