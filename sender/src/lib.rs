@@ -6,6 +6,7 @@ pub mod driver;
 pub mod error;
 pub mod image;
 mod offered;
+mod parameters;
 mod pump;
 mod reader;
 mod report;

@@ -1,0 +1,58 @@
+//! What follows for a session from the command line, the interface and the image.
+
+use imgcast_common::net::{Family, Interface};
+
+use crate::{config::Config, offered::Offered, pump::Addresses, session::SessionConfig};
+
+/// What the session is told, but for what only the sockets and the index know.
+pub(crate) fn session_config(
+    config: &Config,
+    interface: &Interface,
+    offer: &Offered,
+    addresses: Addresses,
+) -> SessionConfig {
+    SessionConfig {
+        session: addresses.session,
+        image: offer.index.image_id(),
+        index_hash: [0; 32],
+        layout: offer.layout,
+        zero_blocks: offer.index.zero().clone(),
+        name: config.name.clone(),
+        data_group: addresses.data_group,
+        unicast_port: 0,
+        mtu: u16::try_from(interface.mtu_octets).unwrap_or(u16::MAX),
+        receivers_min: config.start.receivers_min,
+        wait_min: config.start.wait_min,
+        wait_max: config.start.wait_max,
+        start_timeout: config.start.timeout,
+        rate_start: config.rate_bits_per_second_max,
+        rate_max: 0,
+        framing_octets: framing(interface.family()),
+    }
+}
+
+/// The rate never to exceed: what the operator says, or what the interface can do.
+pub(crate) fn rate_max(config: &Config, interface: &Interface) -> u64 {
+    let speed = interface.speed_megabits.map(|megabits| u64::from(megabits) * 1_000_000);
+    config.rate_bits_per_second_max.or(speed).unwrap_or(RATE_UNKNOWN)
+}
+
+/// Ten milliseconds' worth.
+pub(crate) fn send_buffer(rate: u64) -> usize {
+    usize::try_from(rate / 800).unwrap_or(usize::MAX).clamp(SEND_BUFFER_MIN, SEND_BUFFER_MAX)
+}
+
+/// What UDP, IP and Ethernet (preamble, header, FCS and gap) add to a payload.
+const fn framing(family: Family) -> u16 {
+    match family {
+        Family::V4 => 8 + 20 + 38,
+        Family::V6 => 8 + 40 + 38,
+    }
+}
+
+/// Where the interface does not know its speed it is taken for the fastest in common use.
+const RATE_UNKNOWN: u64 = 10_000_000_000;
+/// A burst of the largest size fits.
+const SEND_BUFFER_MIN: usize = 128 << 10;
+/// More only delays SYNC behind symbols.
+const SEND_BUFFER_MAX: usize = 4 << 20;
