@@ -44,11 +44,6 @@ impl Clock {
         described
     }
 
-    /// When the SYNC that `echo` speaks of was sent.
-    pub(super) fn sent_at(&self, echo: u64) -> Option<Instant> {
-        self.epoch.checked_add(Duration::from_micros(echo.checked_sub(1)?))
-    }
-
     /// Lets an old peak fade.
     pub(super) fn handle_timeout(&mut self, now: Instant) {
         if now < self.decay_at {

@@ -1,12 +1,13 @@
 //! How fast to send: as fast as the group can take it.
 //!
-//! *Congestion is loss that rises with the rate.* What a medium loses at any rate is the business
-//! of repair; `floor`, the lowest loss of the last half minute, stands for it. Loss above the
-//! floor slows the session (AIMD, so that two sessions share a link); receivers that report
-//! nothing at all slow it too, and stop it in the end (RFC 8085 section 3.1.10, circuit breaker).
+//! *Congestion is loss that rises with the rate.* What the way to a receiver loses at any rate is
+//! the business of repair; `Floor`, its lowest loss of the last half minute, stands for it. Loss
+//! above the floor slows the session (AIMD, so that two sessions share a link); receivers that
+//! report nothing at all slow it too, and stop it in the end (RFC 8085 section 3.1.10, circuit
+//! breaker).
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::BTreeMap,
     time::{Duration, Instant},
 };
 
@@ -18,13 +19,11 @@ pub(super) struct Governor {
     rate: u64,
     rate_max: u64,
     starting: bool,
-    changed_at: Instant,
     period_at: Instant,
     /// Datagrams that had been sent to the group when the rate changed last.
     sent_at_change: u64,
     samples: BTreeMap<ReceiverId, Sample>,
-    /// Losses of the last half minute, each by as much higher as it may be by chance.
-    floors: VecDeque<(Instant, f64)>,
+    floors: BTreeMap<ReceiverId, Floor>,
     rest_periods: u32,
     silent_periods: u32,
     reported: bool,
@@ -36,7 +35,18 @@ pub(super) struct Governor {
 #[derive(Clone, Copy, Debug)]
 struct Sample {
     loss: f64,
+    /// Loss above the receiver's floor that chance does not explain.
+    excess: f64,
     at: Instant,
+}
+
+/// The lowest loss of one receiver, by as much higher as it may have been by chance, in this
+/// quarter of a minute and the one before.
+#[derive(Clone, Copy, Debug)]
+struct Floor {
+    this: f64,
+    last: f64,
+    since: Instant,
 }
 
 /// Every ten seconds of loss the floor is measured anew, at half the rate.
@@ -53,11 +63,10 @@ impl Governor {
             rate: rate_start.min(rate_max),
             rate_max,
             starting: rate_start < rate_max,
-            changed_at: now,
             period_at: now,
             sent_at_change: 0,
             samples: BTreeMap::new(),
-            floors: VecDeque::new(),
+            floors: BTreeMap::new(),
             rest_periods: 0,
             silent_periods: 0,
             reported: false,
@@ -75,26 +84,34 @@ impl Governor {
         self.loss
     }
 
-    /// A receiver reported what the network lost; `echo_at` is when the SYNC that it echoes left.
+    /// A receiver reported what the network lost. `sent_by_then` is how many datagrams had gone to
+    /// the group when the SYNC that it echoes left; `None` if that is not known.
     pub(super) fn on_report(
         &mut self,
         now: Instant,
         id: ReceiverId,
         loss: f64,
-        echo_at: Option<Instant>,
+        sent_by_then: Option<u64>,
     ) {
         // After an outage the way up is as short as at the start.
         self.starting |= self.silent_periods >= SILENT_PERIODS_BREAK;
         self.silent_periods = 0;
         self.reported = true;
-        if echo_at.is_some_and(|at| at > self.changed_at) {
-            self.samples.insert(id, Sample { loss, at: now });
-        }
+        let datagrams = sent_by_then.and_then(|sent| sent.checked_sub(self.sent_at_change));
+        let Some(datagrams) = datagrams.filter(|datagrams| *datagrams >= DATAGRAMS_JUDGED_MIN)
+        else {
+            return;
+        };
+        // A receiver that loses this much may by chance report so much more or less.
+        let datagrams = datagrams.min(DATAGRAMS_PER_REPORT) as f64;
+        let chance = 3.0 * (loss.max(1.0 / datagrams) / datagrams).sqrt();
+        let floor = self.floors.entry(id).or_insert_with(|| Floor::new(now));
+        let excess = loss - chance - floor.lower(now, loss + chance);
+        self.samples.insert(id, Sample { loss, excess, at: now });
     }
 
     /// Data begins to flow.
     pub(super) fn on_start(&mut self, now: Instant) {
-        self.changed_at = now;
         self.period_at = now + START_PERIOD_MIN;
         self.silent_periods = 0;
     }
@@ -112,13 +129,12 @@ impl Governor {
         };
         self.period_at = now + period;
         self.samples.retain(|_, sample| now < sample.at + 5 * period);
-        let datagrams = sent - self.sent_at_change;
         if !std::mem::take(&mut self.reported) {
-            self.on_silence(now, sent);
-        } else if let Some(loss) = self.quantile()
-            && datagrams >= DATAGRAMS_JUDGED_MIN
+            self.on_silence(sent);
+        } else if let Some(loss) = self.quantile(|sample| sample.loss)
+            && let Some(excess) = self.quantile(|sample| sample.excess)
         {
-            self.on_loss(now, loss, sent);
+            self.on_loss(now, loss, excess, sent);
         }
         true
     }
@@ -127,37 +143,30 @@ impl Governor {
         self.period_at
     }
 
-    /// The 0.95-quantile of the losses reported since the rate changed last.
-    fn quantile(&self) -> Option<f64> {
-        let mut losses: Vec<f64> = self.samples.values().map(|sample| sample.loss).collect();
-        losses.sort_unstable_by(f64::total_cmp);
-        losses.get((losses.len() * 95).div_ceil(100).max(1) - 1).copied()
+    /// The 0.95-quantile of what was reported since the rate changed last.
+    fn quantile(&self, of: impl Fn(&Sample) -> f64) -> Option<f64> {
+        let mut values: Vec<f64> = self.samples.values().map(of).collect();
+        values.sort_unstable_by(f64::total_cmp);
+        values.get((values.len() * 95).div_ceil(100).max(1) - 1).copied()
     }
 
-    fn on_silence(&mut self, now: Instant, sent: u64) {
+    fn on_silence(&mut self, sent: u64) {
         self.silent_periods += 1;
         if self.silent_periods >= SILENT_PERIODS_BREAK {
-            self.set_rate(now, RATE_MIN, sent);
+            self.set_rate(RATE_MIN, sent);
         } else if self.silent_periods.is_multiple_of(SILENT_PERIODS_MAX) {
             self.starting = false;
-            self.set_rate(now, self.rate / 2, sent);
+            self.set_rate(self.rate / 2, sent);
         }
     }
 
-    fn on_loss(&mut self, now: Instant, loss: f64, sent: u64) {
+    fn on_loss(&mut self, now: Instant, loss: f64, excess: f64, sent: u64) {
         self.loss = loss;
-        // A receiver that loses this much may by chance report so much more or less.
-        let datagrams = (sent - self.sent_at_change).min(DATAGRAMS_PER_REPORT) as f64;
-        let chance = 3.0 * (loss.max(1.0 / datagrams) / datagrams).sqrt();
-        self.floors.retain(|(at, _)| now < *at + FLOOR_MEMORY);
-        self.floors.push_back((now, loss + chance));
-        let floor = self.floors.iter().map(|(_, loss)| *loss).fold(1.0, f64::min);
         if let Probe::Running { back_to } = self.probe {
             self.probe = Probe::Due(now + PROBE_INTERVAL);
-            self.set_rate(now, back_to, sent);
+            self.set_rate(back_to, sent);
             return;
         }
-        let excess = loss - chance - floor;
         if excess > EXCESS_MAX {
             self.starting = false;
             if self.rest_periods == 0 {
@@ -167,18 +176,18 @@ impl Governor {
                     reason = "≤ 900"
                 )]
                 let permille = ((0.9 - excess).max(0.5) * 1000.0) as u64;
-                self.set_rate(now, self.rate / 1000 * permille, sent);
+                self.set_rate(self.rate / 1000 * permille, sent);
                 self.rest_periods = REST_PERIODS;
                 return;
             }
         } else if self.probe_is_due(now, loss) {
             self.starting = false;
             self.probe = Probe::Running { back_to: self.rate };
-            self.set_rate(now, self.rate / 2, sent);
+            self.set_rate(self.rate / 2, sent);
             return;
         } else if self.rest_periods == 0 {
             let step = if self.starting { self.rate } else { self.rate_max / STEPS };
-            self.set_rate(now, self.rate + step, sent);
+            self.set_rate(self.rate + step, sent);
             self.starting &= self.rate < self.rate_max;
         }
         self.rest_periods = self.rest_periods.saturating_sub(1);
@@ -189,14 +198,28 @@ impl Governor {
     }
 
     /// Reports on the old rate do not count any more.
-    fn set_rate(&mut self, now: Instant, rate: u64, sent: u64) {
+    fn set_rate(&mut self, rate: u64, sent: u64) {
         let rate = rate.clamp(RATE_MIN.min(self.rate_max), self.rate_max);
         if rate != self.rate {
             self.rate = rate;
-            self.changed_at = now;
             self.sent_at_change = sent;
             self.samples.clear();
         }
+    }
+}
+
+impl Floor {
+    const fn new(now: Instant) -> Self {
+        Self { this: 1.0, last: 1.0, since: now }
+    }
+
+    /// Takes in a loss; returns the lowest.
+    fn lower(&mut self, now: Instant, loss: f64) -> f64 {
+        if now >= self.since + FLOOR_MEMORY / 2 {
+            *self = Self { this: 1.0, last: self.this, since: now };
+        }
+        self.this = self.this.min(loss);
+        self.this.min(self.last)
     }
 }
 
@@ -253,9 +276,8 @@ mod tests {
         fn period(&mut self, reports: &[(u32, f64)]) {
             self.now += Duration::from_millis(201);
             self.sent += self.governor.rate() / 8 / 1518 / 5;
-            let echo_at = self.now.checked_sub(Duration::from_millis(1));
             for (id, loss) in reports {
-                self.governor.on_report(self.now, ReceiverId(*id), *loss, echo_at);
+                self.governor.on_report(self.now, ReceiverId(*id), *loss, Some(self.sent));
             }
             self.governor.handle_timeout(self.now, Duration::from_millis(1), self.sent);
         }

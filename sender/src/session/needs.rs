@@ -52,9 +52,9 @@ impl Session {
         let described_at = self.clock.described_at(now, need.echo_micros, need.hold_micros)
             + self.pacer.burst_time(self.datagram_octets()).max(GRTT_MIN);
         if !need.flags.no_multicast && !need.flags.detached {
-            let echo_at = self.clock.sent_at(need.echo_micros);
+            let sent_by_then = self.syncs.sent_by(need.echo_micros);
             let loss = f64::from(need.network_loss) / 65_536.0;
-            self.governor.on_report(now, need.receiver, loss, echo_at);
+            self.governor.on_report(now, need.receiver, loss, sent_by_then);
         }
         self.merge(now, header.stream, need, described_at);
     }

@@ -1,6 +1,9 @@
 //! When the group is told what is planned, and who is polled.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::VecDeque,
+    time::{Duration, Instant},
+};
 
 use imgcast_common::{
     id::{ReceiverId, Stream},
@@ -22,6 +25,8 @@ pub(super) struct SyncTimer {
     poll: Poll,
     last_poll_id: u16,
     gathering_poll_at: Instant,
+    /// Of the last SYNCs: send time, and how many symbols the group had been sent by then.
+    history: VecDeque<(u64, u64)>,
 }
 
 impl SyncTimer {
@@ -35,7 +40,24 @@ impl SyncTimer {
             poll: Poll { mask_bits: 0, id: 0, nonce: 0 },
             last_poll_id: 0,
             gathering_poll_at: now,
+            history: VecDeque::new(),
         }
+    }
+
+    /// How many symbols the group had been sent by the SYNC that went out at `time_micros`.
+    pub(super) fn sent_by(&self, time_micros: u64) -> Option<u64> {
+        let position = self.history.binary_search_by_key(&time_micros, |(time, _)| *time).ok()?;
+        self.history.get(position).map(|(_, sent)| *sent)
+    }
+
+    fn remember(&mut self, time_micros: u64, sent: u64) {
+        if self.history.back().is_some_and(|(time, _)| *time >= time_micros) {
+            return;
+        }
+        if self.history.len() >= HISTORY_MAX {
+            self.history.pop_front();
+        }
+        self.history.push_back((time_micros, sent));
     }
 }
 
@@ -96,8 +118,10 @@ impl Session {
         let (covers_first, covers_end, planned) = self.carousel(stream).planned(now);
         let group_log2 = group_log2(self.roster.active_count());
         let window = feedback_window(group_log2, self.clock.grtt()).as_millis();
+        let time_micros = self.clock.micros(now.max(self.pacer.last_at()));
+        self.syncs.remember(time_micros, self.group_datagrams);
         Sync {
-            time_micros: self.clock.micros(now.max(self.pacer.last_at())),
+            time_micros,
             grtt: Sync::pack_grtt(self.clock.grtt()),
             group_log2,
             feedback_window_ms: u16::try_from(window).unwrap_or(u16::MAX),
@@ -185,3 +209,5 @@ const UNICAST_SYNC_INTERVAL: Duration = Duration::from_millis(50);
 const INDEX_SYNCS_FOR: Duration = Duration::from_secs(2);
 /// Enough for the 0.95-quantile, whatever the size of the group.
 const POLL_ANSWERS_PER_SECOND: f64 = 64.0;
+/// Ten seconds of SYNCs while sending: a longer echo is not counted.
+const HISTORY_MAX: usize = 1_024;
