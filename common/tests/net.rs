@@ -6,7 +6,6 @@
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::process::Command;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -15,6 +14,11 @@ use imgcast_common::net::{
     BatchLayout, BatchPool, BatchReceiver, BatchSender, Datagram, Family, GroupSocket, Interface,
     NetError, NodeSocket, Offload, Sent,
 };
+use machine::is_in_namespace;
+
+#[path = "../../tests/support/machine.rs"]
+#[expect(unreachable_pub, reason = "imgcast_tests makes it public")]
+mod machine;
 
 type Heard = Vec<(SocketAddr, Vec<u8>)>;
 
@@ -30,24 +34,18 @@ fn ipv4_groups_carry_the_same_octets_in_order_on_every_path() {
 
 #[test]
 fn ipv6_groups_carry_the_same_octets_in_order_on_every_path() {
-    let setup = "ip -6 route add local ff00::/8 dev lo table local";
-    in_namespace(setup, "inside_a_namespace_ipv6_groups_work");
-}
-
-#[test]
-#[ignore = "started in a namespace by ipv6_groups_carry_the_same_octets_in_order_on_every_path"]
-fn inside_a_namespace_ipv6_groups_work() {
-    every_path_delivers(Family::V6);
+    let name = "ipv6_groups_carry_the_same_octets_in_order_on_every_path";
+    if is_in_namespace(name, "ip -6 route add local ff00::/8 dev lo table local") {
+        every_path_delivers(Family::V6);
+    }
 }
 
 #[test]
 fn an_ipv6_group_without_a_route_is_refused_with_the_command_that_adds_one() {
-    in_namespace("true", "inside_a_namespace_ipv6_groups_have_no_route");
-}
-
-#[test]
-#[ignore = "started in a namespace by an_ipv6_group_without_a_route_is_refused_…"]
-fn inside_a_namespace_ipv6_groups_have_no_route() {
+    let name = "an_ipv6_group_without_a_route_is_refused_with_the_command_that_adds_one";
+    if !is_in_namespace(name, "true") {
+        return;
+    }
     let error = sender(Family::V6, Offload::Off).send_one(b"x", group(Family::V6)).unwrap_err();
     assert!(matches!(error, NetError::Unreachable { .. }), "{error}");
     assert!(error.to_string().contains("add local ff00::/8 dev lo"), "{error}");
@@ -55,13 +53,10 @@ fn inside_a_namespace_ipv6_groups_have_no_route() {
 
 #[test]
 fn a_path_narrower_than_the_interface_is_an_error_and_not_a_fragment() {
-    let setup = "ip route add 239.0.0.0/8 dev lo mtu 1000";
-    in_namespace(setup, "inside_a_namespace_a_narrow_path_is_an_error");
-}
-
-#[test]
-#[ignore = "started in a namespace by a_path_narrower_than_the_interface_is_an_error_…"]
-fn inside_a_namespace_a_narrow_path_is_an_error() {
+    let name = "a_path_narrower_than_the_interface_is_an_error_and_not_a_fragment";
+    if !is_in_namespace(name, "ip route add 239.0.0.0/8 dev lo mtu 1000") {
+        return;
+    }
     let mut sender = sender(Family::V4, Offload::IfAvailable);
     let octets = [1; 973];
     let run = [Datagram::whole(&octets); 4];
@@ -324,24 +319,4 @@ fn is_member(group: SocketAddr) -> bool {
     let IpAddr::V4(address) = group.ip() else { panic!("IPv4 only") };
     let shown = format!("{:08X}", u32::from_ne_bytes(address.octets()));
     std::fs::read_to_string("/proc/net/igmp").unwrap().contains(&shown)
-}
-
-/// Runs the ignored test `name` with `lo` up in a namespace of its own, prepared by `setup`. Where
-/// this user may make none, or iproute2 is missing, the test says so and is left out.
-fn in_namespace(setup: &str, name: &str) {
-    let unshared = |script: &str| {
-        Command::new("unshare")
-            .args(["--user", "--map-root-user", "--net", "sh", "-ec", script])
-            .arg(std::env::current_exe().unwrap())
-            .arg(name)
-            .output()
-    };
-    let setup = format!("ip link set lo up; {setup}");
-    if !unshared(&setup).is_ok_and(|output| output.status.success()) {
-        eprintln!("left out: no network namespaces for this user");
-        return;
-    }
-    let output = unshared(&format!("{setup}; exec \"$0\" --ignored --exact \"$1\"")).unwrap();
-    let text = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success() && text.contains("1 passed"), "{text}");
 }

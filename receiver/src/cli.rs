@@ -96,6 +96,8 @@ pub struct ReceiveArgs {
     pub start_timeout: Seconds,
 
     /// Give up if no block gets done for TIME; 0 waits for ever
+    ///
+    /// It must be longer than a few blocks take at the sender's rate.
     #[arg(
         long,
         value_name = "TIME",
@@ -154,7 +156,9 @@ pub struct ReceiveArgs {
 /// The options of `list`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct ListArgs {
-    /// Print one JSON object a line instead of a table
+    /// Print one JSON object instead of a table
+    ///
+    /// Its list `offers` is empty if nothing is on offer.
     #[arg(long, env = "IMGCAST_JSON", hide_env_values = true)]
     #[arg(value_parser = BoolishValueParser::new())]
     pub json: bool,

@@ -19,7 +19,7 @@ use tokio::{
     signal::unix::{SignalKind, signal},
     sync::mpsc,
 };
-use tracing::debug;
+use tracing::trace;
 
 use crate::{
     config::ReceiveConfig,
@@ -199,7 +199,7 @@ impl<'a> Driver<'a> {
                 }
                 Err(error) => {
                     self.heard.foreign_datagrams += 1;
-                    debug!(%error, %from, "dropped");
+                    trace!(%error, %from, "dropped");
                 }
             }
         }

@@ -22,9 +22,12 @@ pub(crate) struct Report {
     wanted: String,
     wants_any: bool,
     began_at: Instant,
-    /// When the first block was there, and how many blocks were there some time ago.
-    receiving: Option<Instant>,
+    /// What is being done or waited for, and since when.
+    topic: (&'static str, Instant),
+    receiving_since: Option<Instant>,
     block_bytes: u64,
+    /// Blocks that nobody sends: they are there at once and say nothing of the rate.
+    zero_blocks: u32,
 }
 
 impl Report {
@@ -34,14 +37,17 @@ impl Report {
             Some(image) => format!("a sender of {image}"),
             None => "a sender".into(),
         };
+        let now = now();
         Self {
             console: Console::new(shows),
             place: format!("{} ({})", interface.name, rendezvous),
             wanted,
             wants_any: config.image.is_none(),
-            began_at: now(),
-            receiving: None,
+            began_at: now,
+            topic: ("", now),
+            receiving_since: None,
             block_bytes: 0,
+            zero_blocks: 0,
         }
     }
 
@@ -61,89 +67,91 @@ impl Report {
             .say(&format!("joining {sender} for {name} ({size}), {}", offer.announce.image));
     }
 
-    /// Tells how things stand, or what is waited for.
+    /// Tells how things stand, or what is waited for; what to check, once that takes long.
     pub(crate) fn progress(&mut self, now: Instant, status: &Status) {
-        let elapsed = whole_seconds(now.saturating_duration_since(self.began_at));
-        let silence = whole_seconds(status.silence);
-        let place = &self.place;
-        let (topic, text) = match status.stage {
-            Stage::Listening if status.offers == 0 => {
-                let wanted = &self.wanted;
-                let check = if elapsed.0 >= ADVICE_AFTER {
-                    "; check that it runs, that this interface is on its network, and that no \
-                     firewall drops UDP"
-                } else {
-                    ""
-                };
-                let text =
-                    format!("waiting for {wanted}: none heard on {place} for {elapsed}{check}");
-                ("listening", text)
-            }
-            Stage::Listening if self.wants_any => {
-                let offers = status.offers;
-                ("offers", format!("offers heard on {place}: {offers}; listening for others"))
-            }
-            Stage::Listening => {
-                let (offers, wanted) = (status.offers, &self.wanted);
-                let text = format!("waiting for {wanted}: {offers} other offers heard on {place}");
-                ("offers", text)
-            }
-            Stage::Joining => (
-                "joining",
-                "waiting for the sender to answer our JOIN; if this lasts, check that \
-                  no firewall drops UDP between us"
-                    .into(),
-            ),
-            Stage::Waiting => {
-                let (expected, joined) = status.receivers;
-                let start = match status.start_in_ms {
-                    Some(ms) => {
-                        let left = whole_seconds(Duration::from_millis(u64::from(ms)));
-                        format!(" or in {left}")
-                    }
-                    None => String::new(),
-                };
-                let text = format!(
-                    "waiting for the sender to start: {joined} of {expected} receivers joined, \
-                     starts at {expected}{start}"
-                );
-                ("waiting", text)
-            }
-            Stage::Indexing => ("indexing", "receiving the index".into()),
-            Stage::Receiving => ("receiving", self.receiving(now, status)),
-            Stage::Orphaned => {
-                let text = format!(
-                    "no sender heard on {place} for {silence}: waiting for it, or for another one \
-                     with this image, to come back"
-                );
-                ("orphaned", text)
-            }
-            Stage::Flushing => ("flushing", "all is verified; flushing to disk".into()),
-            Stage::Parting => ("parting", "waiting for the sender to confirm".into()),
-        };
+        let (topic, text) = self.told(now, status);
         self.console.status(now, topic, &text);
     }
 
-    fn receiving(&mut self, now: Instant, status: &Status) -> String {
-        let since = *self.receiving.get_or_insert(now);
-        let elapsed = now.saturating_duration_since(since);
-        let share = f64::from(status.verified_blocks) / f64::from(status.blocks.max(1));
-        let bits = f64::from(status.verified_blocks) * self.block_bytes as f64 * 8.0;
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "for people")]
-        let rate = BitRate((bits / elapsed.as_secs_f64().max(0.2)) as u64);
-        let way = if status.no_multicast { ", by unicast only" } else { "" };
-        format!(
-            "{:3.0} %  {rate}{}, loss {:.1} %{way}",
-            share * 100.0,
-            time_left(share, elapsed),
-            status.network_loss * 100.0
-        )
+    fn told(&mut self, now: Instant, status: &Status) -> (&'static str, String) {
+        let topic = match status.stage {
+            Stage::Listening if status.offers > 0 => "offers",
+            Stage::Listening => "listening",
+            Stage::Joining => "joining",
+            Stage::Waiting => "waiting",
+            Stage::Indexing => "indexing",
+            Stage::Receiving => "receiving",
+            Stage::Orphaned => "orphaned",
+            Stage::Flushing => "flushing",
+            Stage::Parting => "parting",
+        };
+        if self.topic.0 != topic {
+            self.topic = (topic, now);
+        }
+        let waited = now.saturating_duration_since(self.topic.1);
+        let mut text = match status.stage {
+            Stage::Listening if status.offers == 0 => self.listening(waited),
+            Stage::Listening => self.choosing(status.offers),
+            Stage::Joining => "waiting for the sender to answer our JOIN".into(),
+            Stage::Waiting => waiting(status),
+            Stage::Indexing => "receiving the index".into(),
+            Stage::Receiving => self.receiving(now, status),
+            Stage::Orphaned => format!(
+                "no sender heard on {} for {}: waiting for it, or for another one with this \
+                 image, to come back",
+                self.place,
+                whole_seconds(status.silence)
+            ),
+            Stage::Flushing => "all is verified; flushing to disk".into(),
+            Stage::Parting => "waiting for the sender to confirm".into(),
+        };
+        if waited >= ADVICE_AFTER {
+            text += advice(status.stage);
+        }
+        (topic, text)
     }
 
-    pub(crate) fn notice(&self, notice: &Notice, offer: Option<&Offer>) {
+    fn listening(&self, waited: Duration) -> String {
+        let (wanted, place) = (&self.wanted, &self.place);
+        match whole_seconds(waited) {
+            Seconds(Duration::ZERO) => format!("listening for {wanted} on {place}"),
+            waited => format!("waiting for {wanted}: none heard on {place} for {waited}"),
+        }
+    }
+
+    fn choosing(&self, offers: usize) -> String {
+        let (wanted, place) = (&self.wanted, &self.place);
+        if self.wants_any {
+            format!("offers heard on {place}: {offers}; listening for others")
+        } else {
+            format!("waiting for {wanted}: {offers} other offers heard on {place}")
+        }
+    }
+
+    fn receiving(&mut self, now: Instant, status: &Status) -> String {
+        let since = *self.receiving_since.get_or_insert(now);
+        let elapsed = now.saturating_duration_since(since);
+        let share = |done: u32, all: u32| f64::from(done) / f64::from(all.max(1));
+        let percent = share(status.verified_blocks, status.blocks) * 100.0;
+        let fetched = status.verified_blocks.saturating_sub(self.zero_blocks);
+        let to_fetch = status.blocks.saturating_sub(self.zero_blocks);
+        let bits = f64::from(fetched) * self.block_bytes as f64 * 8.0;
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "for people")]
+        let rate = BitRate((bits / elapsed.as_secs_f64().max(0.2)) as u64);
+        let left = time_left(share(fetched, to_fetch), elapsed);
+        let way = if status.no_multicast { ", by unicast only" } else { "" };
+        let loss = status.network_loss * 100.0;
+        format!("{percent:3.0} %  {rate}{left}, loss {loss:.1} %{way}")
+    }
+
+    pub(crate) fn notice(&mut self, notice: &Notice, offer: Option<&Offer>) {
         let group = offer.map_or_else(String::new, |offer| offer.announce.data_group.to_string());
         let text = match notice {
-            Notice::Joined | Notice::Indexed { .. } => return,
+            Notice::Joined => return,
+            Notice::Indexed { zero_blocks } => {
+                self.zero_blocks = *zero_blocks;
+                return;
+            }
             Notice::NoMulticast => format!(
                 "nothing comes from multicast group {group} on {}: asking for unicast; check that \
                  a switch with IGMP snooping has a querier, and that no firewall drops UDP",
@@ -180,9 +188,98 @@ impl Report {
     }
 }
 
+fn waiting(status: &Status) -> String {
+    let (expected, joined) = status.receivers;
+    let start = match status.start_in_ms {
+        Some(ms) => format!(" or in {}", whole_seconds(Duration::from_millis(u64::from(ms)))),
+        None => String::new(),
+    };
+    format!(
+        "waiting for the sender to start: {joined} of {expected} receivers joined, starts at \
+         {expected}{start}"
+    )
+}
+
+/// What to check where a wait takes long.
+const fn advice(stage: Stage) -> &'static str {
+    match stage {
+        Stage::Listening => {
+            "; check that it runs, that this interface is on its network, and that no firewall \
+             drops UDP"
+        }
+        Stage::Joining | Stage::Indexing => "; check that no firewall drops UDP between us",
+        Stage::Orphaned => "; check that it still runs, and the network between us",
+        Stage::Parting => "; check that it still runs",
+        Stage::Waiting | Stage::Receiving | Stage::Flushing => "",
+    }
+}
+
 fn whole_seconds(time: Duration) -> Seconds {
     Seconds(Duration::from_secs(time.as_secs()))
 }
 
 /// Whoever waits for so long wants to know what to check.
 const ADVICE_AFTER: Duration = Duration::from_secs(10);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report() -> Report {
+        Report {
+            console: Console::new(false),
+            place: "eth0 (239.255.63.30:6330)".into(),
+            wanted: "a sender".into(),
+            wants_any: true,
+            began_at: now(),
+            topic: ("", now()),
+            receiving_since: None,
+            block_bytes: 1_000_000,
+            zero_blocks: 0,
+        }
+    }
+
+    fn status(stage: Stage) -> Status {
+        Status {
+            stage,
+            verified_blocks: 0,
+            blocks: 100,
+            network_loss: 0.0,
+            receivers: (1, 1),
+            start_in_ms: None,
+            no_multicast: false,
+            silence: Duration::ZERO,
+            offers: 0,
+        }
+    }
+
+    #[test]
+    fn zero_blocks_count_as_done_but_not_as_received() {
+        let mut report = report();
+        report.notice(&Notice::Indexed { zero_blocks: 60 }, None);
+        let mut status = Status { verified_blocks: 60, ..status(Stage::Receiving) };
+        let begin = report.began_at;
+        assert_eq!(report.told(begin, &status).1, " 60 %  0 bit/s, loss 0.0 %");
+        status.verified_blocks = 70;
+        let text = report.told(begin + Duration::from_secs(10), &status).1;
+        assert_eq!(text, " 70 %  8.0 Mbit/s, 30s left, loss 0.0 %");
+    }
+
+    #[test]
+    fn a_wait_is_told_plainly_first_and_what_to_check_after_ten_seconds_of_the_same() {
+        let mut report = report();
+        let begin = report.began_at;
+        let mut told =
+            |seconds, stage| report.told(begin + Duration::from_secs(seconds), &status(stage)).1;
+        let place = "on eth0 (239.255.63.30:6330)";
+        let listening = format!("listening for a sender {place}");
+        let plain = format!("waiting for a sender: none heard {place} for ");
+        assert_eq!(told(0, Stage::Listening), listening);
+        assert_eq!(told(9, Stage::Listening), format!("{plain}9s"));
+        assert!(told(10, Stage::Listening).starts_with(&format!("{plain}10s; check that ")));
+        let joining = "waiting for the sender to answer our JOIN";
+        assert_eq!(told(10, Stage::Joining), joining);
+        assert_eq!(told(19, Stage::Joining), joining);
+        assert!(told(20, Stage::Joining).starts_with(&format!("{joining}; check that ")));
+    }
+}

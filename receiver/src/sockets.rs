@@ -19,7 +19,7 @@ use imgcast_common::{
     wire::Header,
 };
 use tokio::sync::mpsc;
-use tracing::{debug, info};
+use tracing::debug;
 
 use crate::{
     error::Error,
@@ -82,7 +82,7 @@ impl Sockets {
     pub(crate) fn join(&mut self, group: SocketAddr) -> Result<(), Error> {
         self.data = None;
         let (socket, grant) = GroupSocket::join(&self.interface, group, RECEIVE_BUFFER)?;
-        info!(%group, interface = %self.interface.name, granted = grant.granted_bytes, "joined");
+        debug!(%group, interface = %self.interface.name, granted = grant.granted_bytes, "joined");
         socket.set_receive_timeout(Some(READER_TIMEOUT))?;
         let socket = Arc::new(socket);
         let pool = BatchPool::new(DATA_BATCHES, layout(&self.interface, self.offload));

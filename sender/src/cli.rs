@@ -78,7 +78,7 @@ pub struct SendArgs {
     #[arg(help_heading = START)]
     pub max_wait: Option<Seconds>,
 
-    /// Give up if it has not started after TIME
+    /// Give up if no receiver has joined after TIME
     ///
     /// The exit code is then 4. 0 waits for ever.
     #[arg(long, value_name = "TIME", env = "IMGCAST_START_TIMEOUT", hide_env_values = true)]
@@ -195,12 +195,11 @@ Exit codes:
   1  internal error
   2  the command line makes no sense
   3  image, interface or socket cannot be used
-  4  too few receivers joined before --start-timeout
+  4  no receiver joined before --start-timeout
   5  finished, but some receivers do not have the image
-  6  stalled: nothing is heard of the receivers any more
-  8  the image or the network could not be read any more
+  6  the network takes no datagrams any more
+  8  the image cannot be read any more, or the network not be used
   9  the image changed while it was being sent
- 10  receivers speak another version of the protocol
 128+n  ended by signal n";
 
 #[cfg(test)]
@@ -250,15 +249,15 @@ mod tests {
                 exit::INTERNAL,
                 exit::USAGE,
                 exit::PREFLIGHT,
-                exit::TOO_FEW,
+                exit::NO_RECEIVERS,
                 exit::INCOMPLETE,
                 exit::STALLED,
                 exit::READ,
                 exit::VERIFICATION,
-                exit::VERSION,
             ] {
                 assert!(help.contains(&format!("\n{code:3}  ")), "exit code {code}");
             }
+            assert!(!help.contains("\n  7  ") && !help.contains("\n 10  "), "no such code");
             assert!(help.contains(&format!("\n{}+n  ", exit::SIGNAL)));
         }
         assert!(short.contains("send") && !short.contains("Examples"));

@@ -126,7 +126,7 @@ impl Driver {
         socket.set_send_buffer(send_buffer(rate_max))?;
         let grant = socket.set_receive_buffer(RECEIVE_BUFFER)?;
         if grant.is_cut() {
-            info!(granted = grant.granted_bytes, "feedback has a small socket buffer");
+            debug!(granted = grant.granted_bytes, "feedback has a small socket buffer");
         }
         let threads = thread::available_parallelism().map_or(1, usize::from);
         let index_bytes = Arc::new(offer.index.to_bytes());

@@ -109,17 +109,15 @@ pub enum Error {
     /// An interface, a socket or the way to the receivers.
     #[error(transparent)]
     Network(#[from] NetError),
-    /// The time to gather receivers is over.
+    /// The time to wait for a first receiver is over.
     #[error(
-        "{joined} of at least {receivers_min} receivers joined within {waited}; check that the \
-         others run on this network with the same rendezvous address, lower --min-receivers, or \
-         raise --start-timeout"
+        "no receiver has joined{} within {waited}; check that they run on this network with the \
+         same rendezvous address, or raise --start-timeout",
+        and_stayed(*.gone)
     )]
     NoReceivers {
-        /// How many joined.
-        joined: u32,
-        /// How many were to join.
-        receivers_min: u32,
+        /// How many joined, but went away again.
+        gone: u32,
         /// The start timeout.
         waited: Seconds,
     },
@@ -183,13 +181,17 @@ impl Error {
                 exit::USAGE
             }
             Self::Network(error) => Trouble::of(error).exit_code(),
-            Self::NoReceivers { .. } => exit::TOO_FEW,
+            Self::NoReceivers { .. } => exit::NO_RECEIVERS,
             Self::Interrupted { signal } => {
                 exit::SIGNAL.saturating_add(u8::try_from(*signal as i32).unwrap_or(0))
             }
             Self::System { .. } | Self::Internal { .. } => exit::INTERNAL,
         }
     }
+}
+
+const fn and_stayed(gone: u32) -> &'static str {
+    if gone > 0 { " and stayed" } else { "" }
 }
 
 /// What kind of trouble the network makes.
@@ -256,18 +258,16 @@ pub mod exit {
     pub const USAGE: u8 = 2;
     /// Image, interface or socket cannot be used; nothing was sent.
     pub const PREFLIGHT: u8 = 3;
-    /// Too few receivers joined in time.
-    pub const TOO_FEW: u8 = 4;
+    /// No receiver joined in time.
+    pub const NO_RECEIVERS: u8 = 4;
     /// The transfer ended, but not all receivers have the image.
     pub const INCOMPLETE: u8 = 5;
-    /// Nothing moves any more.
+    /// The network takes no datagrams any more.
     pub const STALLED: u8 = 6;
-    /// The image or the network failed on the way.
+    /// The image cannot be read any more, or the network not be used.
     pub const READ: u8 = 8;
     /// The image is not what was announced.
     pub const VERIFICATION: u8 = 9;
-    /// The other end speaks another version.
-    pub const VERSION: u8 = 10;
     /// To this the number of the signal is added.
     pub const SIGNAL: u8 = 128;
 }
@@ -328,7 +328,7 @@ mod tests {
                 "mtu",
                 3,
             ),
-            (Error::NoReceivers { joined: 1, receivers_min: 3, waited: max }, "no-receivers", 4),
+            (Error::NoReceivers { gone: 0, waited: max }, "no-receivers", 4),
             (signal(Signal::SIGINT), "interrupted", 130),
             (signal(Signal::SIGTERM), "interrupted", 143),
             (Error::System { what: "threads", source: source() }, "system", 1),

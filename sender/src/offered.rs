@@ -60,7 +60,7 @@ impl Offered {
             }
         };
         let (source, index) = (Arc::new(source), Arc::new(index));
-        report.offered(&config.name, index.image_id(), source.bytes(), index.zero(), interface);
+        report.offered(&config.name, index.image_id(), &layout, index.zero(), interface);
         Ok(Self { source, layout, index, cache })
     }
 }

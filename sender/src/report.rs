@@ -1,11 +1,16 @@
 //! What the operator sees: progress, what is waited for, and how each receiver fared.
 
-use std::time::Instant;
+use std::{
+    cmp::Reverse,
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
 use imgcast_common::{
     bits::BitSet,
     console::{Console, time_left},
     id::{ImageId, ReceiverId},
+    layout::Layout,
     net::Interface,
     units::{BitRate, ByteSize, Seconds},
     wire::{Name, SenderState},
@@ -21,8 +26,8 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct Report {
     console: Console,
-    /// Octets that receivers have to fetch.
-    image_bytes: u64,
+    /// Octets of the image that are not in blocks of zeroes: what receivers have to fetch.
+    sent_bytes: u64,
     began_at: Option<Instant>,
     waited_since: Option<Instant>,
 }
@@ -30,7 +35,7 @@ pub(crate) struct Report {
 impl Report {
     pub(crate) fn new(shows_progress: bool) -> Self {
         let console = Console::new(shows_progress);
-        Self { console, image_bytes: 0, began_at: None, waited_since: None }
+        Self { console, sent_bytes: 0, began_at: None, waited_since: None }
     }
 
     /// The image is being hashed.
@@ -45,11 +50,13 @@ impl Report {
         &mut self,
         name: &Name,
         image: ImageId,
-        bytes: u64,
+        layout: &Layout,
         zero: &BitSet,
         interface: &Interface,
     ) {
-        self.image_bytes = bytes;
+        let bytes = layout.bytes();
+        let zero_bytes: u64 = zero.iter().map(|block| u64::from(layout.block_len(block))).sum();
+        self.sent_bytes = bytes - zero_bytes;
         self.waited_since = Some(crate::driver::now());
         println!("image {image} {name} {bytes} bytes");
         let blocks = zero.len();
@@ -71,7 +78,7 @@ impl Report {
 
     pub(crate) fn joined(&self, session: &Session, id: ReceiverId) {
         if let Some(member) = session.member(id) {
-            self.console.say(&format!("{} joined", named(member)));
+            self.console.say(&format!("{} joined", named(session, member)));
         }
     }
 
@@ -83,7 +90,7 @@ impl Report {
             MemberState::Done => "has the image".into(),
             state => format!("{}: {}", state_name(state), reason(member)),
         };
-        self.console.say(&format!("{} {what}", named(member)));
+        self.console.say(&format!("{} {what}", named(session, member)));
     }
 
     pub(crate) fn started(&mut self, now: Instant, session: &Session) {
@@ -102,7 +109,7 @@ impl Report {
         let since = *self.waited_since.get_or_insert(now);
         let in_time = |at: Instant| {
             let left = at.saturating_duration_since(now).as_secs();
-            Seconds(std::time::Duration::from_secs(left))
+            Seconds(Duration::from_secs(left))
         };
         let joined = status.active + status.done + status.gone;
         let (topic, text) = match status.state {
@@ -113,7 +120,8 @@ impl Report {
                     }
                     (Some(at), _) => format!("starts at {} or in {}", status.expected, in_time(at)),
                     (None, Some(at)) => format!(
-                        "starts at {}, gives up in {}; on the nodes: imgcast-receiver receive",
+                        "starts at {}, gives up in {}; on the nodes: imgcast-receiver receive \
+                         --output TARGET",
                         status.expected,
                         in_time(at)
                     ),
@@ -158,57 +166,86 @@ impl Report {
     pub(crate) fn ended(&self, now: Instant, session: &Session) {
         self.console.clear();
         let mut members: Vec<&Member> = session.members().collect();
-        members.sort_by_key(|member| (rank(member.state), std::cmp::Reverse(seconds(member))));
-        if members.is_empty() {
-            return;
-        }
-        println!(
-            "{:<24} {:<15} {:<8} {:>8} {:>7} {:>9}  reason",
-            "receiver", "address", "state", "MB/s", "loss", "repaired"
-        );
-        for member in members {
-            println!("{}", self.row(now, member));
+        members.sort_by_key(|member| (rank(member.state), Reverse(self.elapsed(member))));
+        for line in self.table(now, &members) {
+            println!("{line}");
         }
     }
 
-    fn row(&self, now: Instant, member: &Member) -> String {
-        let speed = match (&member.done, seconds(member)) {
-            (Some(_), Some(seconds)) if member.state == MemberState::Done => {
-                format!("{:.1}", self.image_bytes as f64 / 1e6 / f64::from(seconds.max(1)))
-            }
-            _ => "-".into(),
-        };
-        let silent = now.saturating_duration_since(member.heard_at).as_secs();
-        let reason = match member.state {
-            MemberState::Lost => format!("nothing heard for {silent} s"),
-            _ => reason(member),
-        };
-        let line = format!(
-            "{:<24} {:<15} {:<8} {speed:>8} {:>5.1} % {:>9}  {reason}",
-            member.host,
-            shown(member.address),
-            state_name(member.state),
-            member.network_loss * 100.0,
-            member.repaired_symbols,
+    fn table(&self, now: Instant, members: &[&Member]) -> Vec<String> {
+        let mut at_one_place = BTreeMap::<_, u32>::new();
+        for member in members {
+            *at_one_place.entry((&member.host, member.address.ip())).or_default() += 1;
+        }
+        let address =
+            |member: &Member| place(member, at_one_place[&(&member.host, member.address.ip())] > 1);
+        let addresses: Vec<String> = members.iter().map(|member| address(member)).collect();
+        let Some(width) = addresses.iter().map(String::len).max() else { return Vec::new() };
+        let width = width.max(ADDRESS_COLUMNS);
+        let head = format!(
+            "{:<24} {:<width$} {:<8} {:>8} {:>7} {:>9}  reason",
+            "receiver", "address", "state", "MB/s", "loss", "repaired"
         );
-        line.trim_end().to_owned()
+        let rows = members.iter().zip(&addresses).map(|(member, address)| {
+            let line = format!(
+                "{:<24} {address:<width$} {:<8} {:>8} {:>5.1} % {:>9}  {}",
+                member.host,
+                state_name(member.state),
+                self.speed(member),
+                member.network_loss * 100.0,
+                member.repaired_symbols,
+                match member.state {
+                    MemberState::Lost => {
+                        let silent = now.saturating_duration_since(member.heard_at).as_secs();
+                        format!("nothing heard for {silent} s")
+                    }
+                    _ => reason(member),
+                }
+            );
+            line.trim_end().to_owned()
+        });
+        std::iter::once(head).chain(rows).collect()
+    }
+
+    /// MB/s from when the member could begin until its DONE came.
+    fn speed(&self, member: &Member) -> String {
+        match self.elapsed(member).filter(|_| member.state == MemberState::Done) {
+            Some(elapsed) => {
+                let seconds = elapsed.max(ELAPSED_MIN).as_secs_f64();
+                format!("{:.1}", self.sent_bytes as f64 / 1e6 / seconds)
+            }
+            None => "-".into(),
+        }
+    }
+
+    /// How long a member took, the wait for others before the start left out.
+    fn elapsed(&self, member: &Member) -> Option<Duration> {
+        let began_at = self.began_at.map_or(member.joined_at, |at| at.max(member.joined_at));
+        member.finished_at.map(|at| at.saturating_duration_since(began_at))
     }
 
     /// The error for a session that nobody joined.
     pub(crate) fn no_receivers(&self, session: &Session) -> Error {
-        let status = session.status();
         let now = crate::driver::now();
         let waited = now.saturating_duration_since(self.waited_since.unwrap_or(now));
         Error::NoReceivers {
-            joined: status.active,
-            receivers_min: status.expected,
-            waited: Seconds(std::time::Duration::from_secs(waited.as_secs())),
+            gone: session.status().gone,
+            waited: Seconds(Duration::from_secs(waited.as_secs())),
         }
     }
 }
 
-fn named(member: &Member) -> String {
-    format!("{} ({})", member.host, shown(member.address))
+fn named(session: &Session, member: &Member) -> String {
+    let is_another_there = session.members().any(|other| {
+        let same_address = other.address.ip() == member.address.ip();
+        same_address && other.id != member.id && other.host == member.host
+    });
+    format!("{} ({})", member.host, place(member, is_another_there))
+}
+
+/// Where a member is; with its port, if that alone tells it from another one.
+fn place(member: &Member, is_another_there: bool) -> String {
+    if is_another_there { member.address.to_string() } else { shown(member.address) }
 }
 
 const fn state_name(state: MemberState) -> &'static str {
@@ -248,6 +285,7 @@ const fn rank(state: MemberState) -> u8 {
     }
 }
 
-fn seconds(member: &Member) -> Option<u32> {
-    member.done.as_ref().map(|done| done.seconds)
-}
+/// An IPv4 address.
+const ADDRESS_COLUMNS: usize = 15;
+/// A clock that hardly moved makes no speed.
+const ELAPSED_MIN: Duration = Duration::from_millis(1);

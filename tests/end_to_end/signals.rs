@@ -37,7 +37,7 @@ fn a_receiver_that_is_terminated_leaves_and_the_others_get_the_image() {
 fn a_receiver_stopped_while_it_listens_exits_with_130_and_leaves_nothing() {
     let stage = Stage::new();
     let mut receiver = stage.receive("copy", &[]);
-    receiver.say("waiting for a sender", DEADLINE);
+    receiver.say("listening for a sender", DEADLINE);
     receiver.signal(Signal::SIGINT);
     receiver.exit_with(130, DEADLINE);
     assert_eq!(stage.outputs(), [""; 0]);

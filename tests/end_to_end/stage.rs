@@ -170,14 +170,6 @@ pub(crate) fn image_id(octets: &[u8]) -> String {
     blake3::hash(octets).to_hex().to_string()
 }
 
-/// Says on standard error that a test is left out, past the runner's capture.
-pub(crate) fn skip(test: &str, reason: &str) {
-    use io::Write;
-    let notice = format!("SKIPPED {test}: {reason}");
-    assert!(std::env::var_os("IMGCAST_REQUIRE_ALL").is_none_or(|value| value != "1"), "{notice}");
-    let _ = writeln!(io::stderr(), "{notice}");
-}
-
 /// Much longer than anything here takes on a machine that is busy with something else.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 /// Octets in a block of any image here.

@@ -1,5 +1,8 @@
 //! What people read: what is waited for, what is on offer, and how each receiver fared.
 
+use std::collections::BTreeSet;
+
+use imgcast_tests::process::Process;
 use serde_json::Value;
 
 use crate::stage::{BLOCK, DEADLINE, Stage, image_id, random};
@@ -8,11 +11,12 @@ use crate::stage::{BLOCK, DEADLINE, Stage, image_id, random};
 fn both_ends_say_what_they_wait_for() {
     let stage = Stage::new();
     let mut receiver = stage.receive("copy", &[]);
-    let none = format!("waiting for a sender: none heard on lo (239.255.63.30:{})", stage.portbase);
-    receiver.say(&none, DEADLINE);
+    let place = format!("on lo (239.255.63.30:{})", stage.portbase);
+    receiver.say(&format!("listening for a sender {place}\n"), DEADLINE);
+    receiver.say(&format!("waiting for a sender: none heard {place} for "), DEADLINE);
     let mut sender = stage.send(&stage.image("image", b"x"), &["--min-receivers", "2"]);
     sender.say("waiting for receivers: 0 of 2 joined, starts at 2, gives up in ", DEADLINE);
-    sender.say("on the nodes: imgcast-receiver receive", DEADLINE);
+    sender.say("on the nodes: imgcast-receiver receive --output TARGET\n", DEADLINE);
     receiver.say("joining 127.0.0.1 for image (1 B)", DEADLINE);
     receiver.say("waiting for the sender to start: 1 of 2 receivers joined", DEADLINE);
     sender.say("(127.0.0.1) joined\n", DEADLINE);
@@ -39,6 +43,39 @@ fn a_quiet_program_says_nothing_until_it_ends() {
         assert!(!said.contains(" %") && !said.contains("waiting"), "{said}");
     }
     assert!(sender.stdout().contains("receiver  ") && receiver.stdout().starts_with("verified "));
+}
+
+#[test]
+fn receivers_at_the_same_address_are_told_apart_by_their_ports() {
+    let stage = Stage::new();
+    let image = stage.image("image", &random(2 * BLOCK));
+    let mut sender = stage.send(&image, &["--min-receivers", "2"]);
+    for mut receiver in ["one", "two"].map(|name| stage.receive(name, &[])) {
+        receiver.succeed(DEADLINE);
+    }
+    sender.succeed(DEADLINE);
+    let rows = table(&sender);
+    let places: BTreeSet<&str> = rows.iter().map(|row| row[1].as_str()).collect();
+    assert_eq!(places.len(), 2, "{rows:?}");
+    for place in places {
+        assert!(place.starts_with("127.0.0.1:"), "{rows:?}");
+        let words = format!(" ({place}) has the image\n");
+        assert!(sender.stderr().contains(&words), "{}", sender.output());
+    }
+    for row in rows {
+        assert!(row[3].parse::<f64>().unwrap() > 0.0, "{row:?}");
+    }
+}
+
+#[test]
+fn zeroes_that_are_not_sent_make_no_speed() {
+    let stage = Stage::new();
+    let mut sender = stage.send(&stage.image("image", &vec![0; 3 * BLOCK]), &[]);
+    stage.receive("copy", &[]).succeed(DEADLINE);
+    sender.succeed(DEADLINE);
+    let rows = table(&sender);
+    assert_eq!(rows.len(), 1, "{rows:?}");
+    assert_eq!(rows[0][1..4], ["127.0.0.1", "done", "0.0"]);
 }
 
 #[test]
@@ -90,4 +127,11 @@ fn a_list_of_nothing_is_empty() {
     let mut json = stage.list(&["--wait", "0.2", "--json"]);
     json.succeed(DEADLINE);
     assert_eq!(json.stdout(), "{\"offers\":[],\"v\":1}\n");
+}
+
+/// The rows of the table at a sender's end.
+fn table(sender: &Process) -> Vec<Vec<String>> {
+    let said = sender.stdout();
+    let rows = said.lines().skip_while(|line| !line.starts_with("receiver ")).skip(1);
+    rows.map(|line| line.split_whitespace().map(str::to_owned).collect()).collect()
 }

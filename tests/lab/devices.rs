@@ -3,10 +3,11 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
+use imgcast_tests::process::run;
+
 use crate::image::{Scratch, sha256, text};
 use crate::needs::{Need, begin};
 use crate::netns::Lab;
-use crate::process::run;
 use crate::transfer::{SENDER_DEADLINE, TRANSFER_DEADLINE, Transfer};
 
 #[test]

@@ -8,7 +8,9 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use crate::process::{Process, is_orphan, run};
+use imgcast_tests::process::{Process, run};
+
+use crate::needs::is_orphan;
 
 /// A directory of this test process's own; dropping it removes it with all that is in it.
 #[derive(Debug)]

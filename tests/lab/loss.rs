@@ -1,9 +1,10 @@
 //! Copies are right whatever the network loses.
 
+use imgcast_tests::process::Process;
+
 use crate::image::{Scratch, b3sum, check_root_file_system, debian, printed_image_id, sha256};
 use crate::needs::{Need, begin};
 use crate::netns::Lab;
-use crate::process::Process;
 use crate::transfer::{SENDER_DEADLINE, TRANSFER_DEADLINE, Transfer};
 
 #[test]

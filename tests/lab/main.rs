@@ -10,6 +10,5 @@ mod image;
 mod loss;
 mod needs;
 mod netns;
-mod process;
 mod timing;
 mod transfer;

@@ -1,13 +1,15 @@
 //! What the tests need of the machine, tried out rather than guessed, and what is missing.
 
 use std::env;
-use std::io::Write;
 use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+
+use imgcast_tests::machine::skip;
+use imgcast_tests::process::run;
 
 use crate::image::{self, Scratch, free_bytes};
 use crate::netns::{self, Lab};
-use crate::process::run;
 
 /// Something that not every machine has.
 #[derive(Clone, Copy, Debug)]
@@ -37,11 +39,15 @@ pub(crate) fn begin(test: &str, needs: &[Need]) -> Option<MutexGuard<'static, ()
     if missing.is_empty() {
         return Some(guard);
     }
-    let notice = format!("SKIPPED {test}: {}", missing.join("; "));
-    assert!(env::var_os("IMGCAST_REQUIRE_ALL").is_none_or(|value| value != "1"), "{notice}");
-    // The handle itself: the print macros would be captured by the test runner.
-    let _ = writeln!(std::io::stderr(), "{notice}");
+    skip(test, &missing.join("; "));
     None
+}
+
+/// Whether `name` is of the form `imgcast-lab-PID-…`, with a process that is no more.
+pub(crate) fn is_orphan(name: &str) -> bool {
+    let pid = name.strip_prefix("imgcast-lab-").and_then(|rest| rest.split('-').next());
+    pid.and_then(|pid| pid.parse::<u32>().ok())
+        .is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists())
 }
 
 /// Why the machine cannot give `need`, if it cannot.

@@ -13,7 +13,9 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crate::process::{is_orphan, run};
+use imgcast_tests::process::run;
+
+use crate::needs::is_orphan;
 
 /// The namespaces; dropping it deletes them.
 #[derive(Debug)]

@@ -4,10 +4,11 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use imgcast_tests::process::{Process, wait_all};
+
 use crate::image::{Scratch, sha256};
 use crate::needs::{Need, begin};
 use crate::netns::{Lab, Node, SENDER_ADDRESS, host_name};
-use crate::process::{Process, wait_all};
 use crate::transfer::{SENDER_DEADLINE, TRANSFER_DEADLINE, Transfer};
 
 #[test]

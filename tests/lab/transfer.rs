@@ -3,11 +3,11 @@
 use std::path::Path;
 use std::time::Duration;
 
+use imgcast_tests::process::{Process, wait_until};
 use imgcast_tests::programs::programs;
 
 use crate::image::{Scratch, text};
 use crate::netns::{Lab, Node};
-use crate::process::{Process, wait_until};
 
 /// One image on its way through one lab.
 #[derive(Debug)]

@@ -4,6 +4,8 @@
 //! those of the image. *NEEDs*: for every 32 blocks. *Time*: from the first symbol until the last
 //! receiver is done, over what the image alone takes on the wire.
 
+#![expect(clippy::unwrap_used, reason = "test code")]
+
 use std::{
     fmt::Write,
     fs,
@@ -26,9 +28,9 @@ fn the_table_of_costs_is_as_it_was() {
         return;
     }
     let before = fs::read_to_string(&path).unwrap_or_default();
-    assert_eq!(
-        table, before,
-        "costs changed: if they are better, or worth it, run this again with IMGCAST_UPDATE=1"
+    assert!(
+        table == before,
+        "costs changed: where that is right, run this again with IMGCAST_UPDATE=1\n{table}"
     );
 }
 

@@ -1,4 +1,5 @@
-//! Worlds drawn entirely from a seed: ten thousand that stay the same, and one that nobody has seen.
+//! Worlds drawn entirely from a seed: ten thousand that stay the same, and one that nobody has
+//! seen.
 
 use std::{
     collections::BTreeMap,

@@ -103,7 +103,8 @@ impl Checker {
             seen.sync_at = Some(at);
             self.counts.syncs += 1;
         }
-        if matches!(message, Message::End(_)) && seen.symbols_at > seen.sync_at {
+        let unsaid = seen.symbols_at.is_some_and(|since| at > since + FIRST_SYNC_MAX);
+        if matches!(message, Message::End(_)) && unsaid && seen.symbols_at > seen.sync_at {
             self.safety(at, "a session ends without a SYNC after its first symbols".into());
         }
     }
@@ -181,5 +182,7 @@ const NEEDS_PER_SECOND: u64 = 20;
 const NEEDS_BURST: u64 = 10;
 /// SYNC comes every half second at least; a burst may leave a little later than it was planned.
 const SYNC_GAP_MAX: Duration = Duration::from_millis(600);
+/// A session that is over sooner need not have said anything.
+const FIRST_SYNC_MAX: Duration = Duration::from_millis(100);
 /// The first ones tell what went wrong.
 const VIOLATIONS_MAX: usize = 20;

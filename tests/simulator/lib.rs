@@ -25,7 +25,6 @@ mod receiver_node;
 mod report;
 mod sender_node;
 mod store;
-mod verdict;
 mod world;
 
 pub use config::{
@@ -35,6 +34,8 @@ pub use config::{
 pub use report::{Ending, ReceiverReport, Report, Violation};
 pub use world::World;
 
+#[path = "../support/machine.rs"]
+pub mod machine;
 #[path = "../support/process.rs"]
 pub mod process;
 #[path = "../support/programs.rs"]

@@ -74,7 +74,7 @@ impl LossMeter {
 
 /// A longer gap is no loss but another beginning, or a forged counter.
 const JUMP_MAX: u64 = 1 << 24;
-/// So many show a loss of half a percent clearly, and pass within a fifth of a second at 200 Mbit/s.
+/// So many show a loss of half a percent, and pass within a fifth of a second at 200 Mbit/s.
 const PERIOD_DATAGRAMS: u64 = 2_048;
 
 #[cfg(test)]

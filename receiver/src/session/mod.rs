@@ -282,7 +282,7 @@ impl Session {
 
     /// Brings everything in line after an input.
     fn settle(&mut self, now: Instant) {
-        // Whoever was not let in before the session was over may have heard everything all the same.
+        // Whoever was not let in before the session was over may have heard everything yet.
         let takes_part = match self.phase {
             Phase::Member => true,
             Phase::Joining(_) => self.contact.is_over(),

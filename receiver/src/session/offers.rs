@@ -53,6 +53,17 @@ impl Offers {
         later.fold(self.look_at, Instant::min)
     }
 
+    /// Whoever was heard longest ago makes room: forged ANNOUNCEs cannot shut out a real one.
+    fn make_room_for(&mut self, session: SessionId) {
+        if self.heard.len() < OFFERS_MAX || self.heard.contains_key(&session) {
+            return;
+        }
+        let oldest = self.heard.iter().min_by_key(|(_, (_, at))| *at).map(|(oldest, _)| *oldest);
+        if let Some(oldest) = oldest {
+            self.heard.remove(&oldest);
+        }
+    }
+
     fn open(&self) -> impl Iterator<Item = &Offer> {
         let offers = self.heard.values().map(|(offer, _)| offer);
         offers.filter(|offer| offer.announce.state != SenderState::Closing)
@@ -61,10 +72,7 @@ impl Offers {
 
 impl Session {
     pub(super) fn on_announce(&mut self, now: Instant, offer: Offer) {
-        if self.offers.heard.len() >= OFFERS_MAX && !self.offers.heard.contains_key(&offer.session)
-        {
-            return;
-        }
+        self.offers.make_room_for(offer.session);
         let own = self.offer.as_ref().is_some_and(|own| own.session == offer.session);
         if own {
             if let Some(own) = &mut self.offer {

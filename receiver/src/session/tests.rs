@@ -286,6 +286,31 @@ fn the_image_that_was_named_is_chosen_and_no_other() {
 }
 
 #[test]
+fn when_the_table_of_offers_is_full_the_one_heard_longest_ago_makes_room() {
+    let mut table = Table::new(|config| {
+        config.wanted = Wanted::Name("disk".into());
+        config.start_timeout = Some(Duration::from_secs(3));
+    });
+    let forge = |table: &mut Table, session| {
+        table.offer(SessionId(session), "forged", 7);
+        table.run(Duration::from_millis(1));
+    };
+    (1..=256).for_each(|session| forge(&mut table, session));
+    forge(&mut table, 1);
+    forge(&mut table, 257);
+    assert_eq!(table.session.status(table.now).offers, 256);
+    table.run(Duration::from_secs(3));
+    let Failure::NotOffered(offers) = table.failure() else { panic!("{:?}", table.failure()) };
+    let sessions: Vec<u64> = offers.iter().map(|offer| offer.session.0).collect();
+    assert_eq!(sessions, [&[1][..], &Vec::from_iter(3..=257)].concat());
+
+    let mut table = Table::new(|config| config.wanted = Wanted::Name("disk".into()));
+    (1..=256).for_each(|session| forge(&mut table, session));
+    table.offer(SESSION, "disk", 1);
+    assert!(matches!(&table.events[..], [Event::Chosen(offer)] if offer.session == SESSION));
+}
+
+#[test]
 fn without_a_sender_it_gives_up_in_time_and_says_if_another_version_was_heard() {
     let mut table = Table::new(|_| {});
     table.run(Duration::from_secs(59));

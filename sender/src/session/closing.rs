@@ -66,7 +66,7 @@ impl Session {
             }
             let state = if right { MemberState::Done } else { MemberState::Failed };
             self.roster.heard(now, done.receiver);
-            self.finish_member(done.receiver, state);
+            self.finish_member(now, done.receiver, state);
         }
         self.note_feedback(now);
         self.acknowledge(done.receiver, from);
@@ -79,14 +79,17 @@ impl Session {
         }
         if matches!(member.state, MemberState::Active | MemberState::Lost) {
             self.roster.heard(now, leave.receiver);
-            self.finish_member(leave.receiver, MemberState::Left);
+            self.finish_member(now, leave.receiver, MemberState::Left);
         }
         self.note_feedback(now);
         self.acknowledge(leave.receiver, from);
     }
 
-    fn finish_member(&mut self, id: ReceiverId, state: MemberState) {
+    fn finish_member(&mut self, now: Instant, id: ReceiverId, state: MemberState) {
         self.roster.set_state(id, state);
+        if let Some(member) = self.roster.member_mut(id) {
+            member.finished_at = Some(now);
+        }
         self.events.push_back(Event::Changed(id));
         self.note_listeners();
         self.sync_soon();

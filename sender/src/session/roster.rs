@@ -44,6 +44,8 @@ pub struct Member {
     pub joined_at: Instant,
     /// When anything came from it last.
     pub heard_at: Instant,
+    /// When its DONE or LEAVE came.
+    pub finished_at: Option<Instant>,
     /// Whether it hears nothing from the group.
     pub no_multicast: bool,
     /// Blocks of the image that it has verified.
@@ -227,6 +229,7 @@ impl Member {
             state: MemberState::Active,
             joined_at: now,
             heard_at: now,
+            finished_at: None,
             no_multicast: false,
             done_blocks: 0,
             network_loss: 0.0,

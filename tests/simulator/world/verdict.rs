@@ -3,22 +3,56 @@
 use std::time::Duration;
 
 use imgcast_receiver::session::{Failure, Outcome};
+use imgcast_sender::session::MemberState;
 
+use super::World;
 use crate::{
     config::{Loss, ReceiverConfig, When, Window, WorldConfig},
     receiver_node::ReceiverNode,
-    world::World,
 };
 
 impl World {
+    /// The sender says that a receiver is done: is it?
+    pub(super) fn look_into_claims(&mut self) {
+        for sender in &mut self.senders {
+            for id in std::mem::take(&mut sender.claims) {
+                let Some(member) = sender.session.member(id) else { continue };
+                let node = self.by_address.get(&member.address).map(|it| &self.receivers[*it]);
+                let right = node.is_some_and(|node| node.flushed);
+                if member.state == MemberState::Done && !right {
+                    let text = format!("the sender takes {} for done", member.address);
+                    self.around.safety(text);
+                }
+            }
+        }
+    }
+
+    /// END: nobody who takes part may be without the image.
+    pub(super) fn check_farewell(&mut self, sender: usize) {
+        let id = self.senders[sender].id;
+        let lacking = self.receivers.iter().find(|node| {
+            let member = node.session_id() == Some(id) && node.welcomed && !node.gave_up;
+            node.is_up() && member && !node.flushed
+        });
+        if let Some(node) = lacking {
+            let text = format!("END while {} lacks blocks", node.address);
+            self.around.safety(text);
+        }
+    }
+
     /// Whether somebody should have finished by now; says who.
-    pub(crate) fn is_too_late(&mut self) -> bool {
+    pub(super) fn is_too_late(&mut self) -> bool {
         let now = self.around.now;
         let due = self.last_fault_at + 3 * self.ideal() + PATIENCE;
         if now <= due {
             return false;
         }
-        let late = self.receivers.iter().filter(|node| node.is_up());
+        // Whoever has the image may wait for the sender's last word for as long again.
+        let acknowledged_due = due + PATIENCE;
+        let late = self
+            .receivers
+            .iter()
+            .filter(|node| node.is_up() && (!node.flushed || now > acknowledged_due));
         let late: Vec<String> = late.map(|node| late_text(node, self)).collect();
         let senders_due = due + LOST_AFTER;
         for text in &late {
@@ -37,7 +71,7 @@ impl World {
     }
 
     /// What must hold when all is over.
-    pub(crate) fn check_end(&mut self) {
+    pub(super) fn check_end(&mut self) {
         let now = self.around.now;
         let mut safety = Vec::new();
         let mut liveness = Vec::new();
@@ -52,12 +86,10 @@ impl World {
                         liveness.push(format!("receiver {number} at {at:?}: nobody knows of it"));
                     }
                 }
-                Some((Outcome::Failed(failure), at)) => {
-                    if !self.may_fail(node, failure) {
-                        liveness.push(format!("receiver {number} at {at:?}: {failure:?}"));
-                    }
+                Some((Outcome::Failed(failure), at)) if !self.may_fail(node, failure) => {
+                    liveness.push(format!("receiver {number} at {at:?}: {failure:?}"));
                 }
-                None => {}
+                _ => {}
             }
             if node.polluted > 0 && !self.config.has_forgery() {
                 safety.push(format!("receiver {number} found wrong blocks in honest company"));

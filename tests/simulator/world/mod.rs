@@ -1,20 +1,19 @@
 //! The world: its clock, its nodes, and what they say to each other.
 
+mod delivery;
+mod verdict;
+
 use std::{collections::BTreeMap, net::SocketAddr, rc::Rc, time::Duration};
 
-use imgcast_common::{
-    prng::{Prng, mix},
-    wire::{Kind, Message, Role},
-};
-use imgcast_receiver::session::{Outcome, Via};
-use imgcast_sender::session::{Destination, MemberState};
+use imgcast_common::prng::{Prng, mix};
+use imgcast_receiver::session::Outcome;
 
 use crate::{
-    attach::{Outgoing, Surroundings, sender_address},
+    attach::{Surroundings, sender_address},
     config::{Fidelity, Restart, When, WorldConfig},
     image::Image,
-    network::{Copy, Network},
-    queue::{Happening, SymbolRun},
+    network::Network,
+    queue::Happening,
     receiver_node::ReceiverNode,
     report::{Ending, ReceiverReport, Report},
     sender_node::SenderNode,
@@ -216,185 +215,6 @@ impl World {
         }
     }
 
-    fn deliver(&mut self, datagram: &[u8], from: SocketAddr, via: Via, to: &[u32], altered: bool) {
-        let around = &mut self.around;
-        match Message::parse(datagram, Role::Receiver) {
-            Ok(_) if altered => around.safety(format!("a damaged datagram passed: {datagram:?}")),
-            Ok((header, message)) => {
-                around.note(header.counter ^ to.len() as u64, || {
-                    let kind = message.kind();
-                    format!("arrives at {to:?} via {via:?}: {kind:?} #{}", header.counter)
-                });
-                for number in to {
-                    let node = &mut self.receivers[*number as usize];
-                    if node.is_up() {
-                        node.deliver(around, via, from, &header, &message);
-                    }
-                }
-            }
-            Err(_) if altered => {}
-            Err(error) => around.safety(format!("nobody takes {datagram:?}: {error}")),
-        }
-    }
-
-    fn deliver_run(&mut self, run: &SymbolRun, via: Via, to: &[u32]) {
-        let (session, now) = (self.senders[run.sender].id, self.around.now);
-        for number in to {
-            let node = &mut self.receivers[*number as usize];
-            if node.is_up() {
-                let link = &mut self.network.hosts[node.host].down;
-                node.deliver_run(&mut self.around, via, run, session, || link.loses(now));
-            }
-        }
-    }
-
-    fn deliver_feedback(&mut self, datagram: &[u8], from: SocketAddr, to: usize, altered: bool) {
-        let around = &mut self.around;
-        let node = &mut self.senders[to];
-        match Message::parse(datagram, Role::Sender) {
-            Ok(_) if altered => around.safety(format!("a damaged datagram passed: {datagram:?}")),
-            Ok((header, message)) => {
-                around.note(header.counter, || format!("arrives at sender {to}: {header:?}"));
-                if node.is_up() {
-                    node.deliver(around, from, &header, &message, datagram.len());
-                }
-            }
-            Err(_) if altered => {}
-            Err(error) => around.safety(format!("no sender takes {datagram:?}: {error}")),
-        }
-    }
-
-    fn send_all(&mut self) {
-        for outgoing in std::mem::take(&mut self.around.outbox) {
-            match outgoing {
-                Outgoing::FromSender { sender, to, datagram } => {
-                    self.send_from_sender(sender, to, datagram);
-                }
-                Outgoing::Run { run } => self.send_run(run),
-                Outgoing::FromReceiver { receiver, to, datagram } => {
-                    self.send_from_receiver(receiver, to, &datagram);
-                }
-            }
-        }
-    }
-
-    fn send_from_sender(&mut self, sender: usize, to: Destination, datagram: Rc<[u8]>) {
-        let now = self.around.now;
-        let Some(at) = self.network.leave(now, sender, 1, datagram.len()) else { return };
-        let from = self.senders[sender].address;
-        let (via, multicast) = via(to);
-        if datagram[3] == Kind::End as u8 && to == Destination::Group {
-            self.check_farewell(sender);
-        }
-        if multicast && self.network.shared_loses(now) {
-            return;
-        }
-        let mut unaltered: Vec<(Duration, u32)> = Vec::new();
-        for number in self.reached(sender, to) {
-            let link = &mut self.network.hosts[self.receivers[number as usize].host].down;
-            for copy in link.pass(at, &datagram, multicast).into_iter().flatten() {
-                let Copy { at, altered } = copy;
-                let Some(altered) = altered else {
-                    unaltered.push((at, number));
-                    continue;
-                };
-                let happening = Happening::Deliver {
-                    datagram: altered.datagram,
-                    from,
-                    via,
-                    to: vec![number],
-                    altered: !altered.forged,
-                };
-                self.around.queue.push(at, happening);
-            }
-        }
-        unaltered.sort_by_key(|(at, _)| *at);
-        for together in unaltered.chunk_by(|one, other| one.0 == other.0) {
-            let to = together.iter().map(|(_, number)| *number).collect();
-            let datagram = Rc::clone(&datagram);
-            let happening = Happening::Deliver { datagram, from, via, to, altered: false };
-            self.around.queue.push(together[0].0, happening);
-        }
-    }
-
-    fn send_run(&mut self, run: Rc<SymbolRun>) {
-        let now = self.around.now;
-        let symbol_size = usize::from(self.senders[run.sender].image.layout.symbol_size());
-        let count = u64::from(run.burst.count);
-        let left = self.network.leave(now, run.sender, count, symbol_size + DATA_OCTETS);
-        let Some(at) = left else { return };
-        let (via, multicast) = via(run.burst.to);
-        let lost = (0..count).map(|_| multicast && self.network.shared_loses(now)).collect();
-        let mut by_delay: BTreeMap<Duration, Vec<u32>> = BTreeMap::new();
-        for number in self.reached(run.sender, run.burst.to) {
-            let link = &self.network.hosts[self.receivers[number as usize].host].down;
-            if !link.is_cut(at, multicast) {
-                by_delay.entry(link.delay()).or_default().push(number);
-            }
-        }
-        let SymbolRun { sender, burst, first_counter, .. } = *run;
-        let run = Rc::new(SymbolRun { sender, burst, first_counter, lost });
-        for (delay, to) in by_delay {
-            self.around.queue.push(at + delay, Happening::Run { run: Rc::clone(&run), via, to });
-        }
-    }
-
-    /// Receivers that a sender's datagram is on its way to.
-    fn reached(&self, sender: usize, to: Destination) -> Vec<u32> {
-        let group = self.senders[sender].group;
-        if let Destination::Unicast(address) = to {
-            let known = self.by_address.get(&address).copied();
-            return known.and_then(|it| u32::try_from(it).ok()).into_iter().collect();
-        }
-        let listens = |node: &ReceiverNode| {
-            node.is_up() && (to == Destination::Rendezvous || node.group == Some(group))
-        };
-        (0..).zip(&self.receivers).filter(|(_, node)| listens(node)).map(|(it, _)| it).collect()
-    }
-
-    fn send_from_receiver(&mut self, receiver: usize, to: SocketAddr, datagram: &Rc<[u8]>) {
-        let node = &self.receivers[receiver];
-        let from = node.address;
-        let Some(sender) = self.senders.iter().rposition(|it| it.address == to) else { return };
-        let link = &mut self.network.hosts[node.host].up;
-        for copy in link.pass(self.around.now, datagram, false).into_iter().flatten() {
-            let (datagram, altered) = match copy.altered {
-                Some(altered) => (altered.datagram, !altered.forged),
-                None => (Rc::clone(datagram), false),
-            };
-            let happening = Happening::Feedback { datagram, from, to: sender, altered };
-            self.around.queue.push(copy.at, happening);
-        }
-    }
-
-    /// The sender says that a receiver is done: is it?
-    fn look_into_claims(&mut self) {
-        for sender in &mut self.senders {
-            for id in std::mem::take(&mut sender.claims) {
-                let Some(member) = sender.session.member(id) else { continue };
-                let node = self.by_address.get(&member.address).map(|it| &self.receivers[*it]);
-                let right = node.is_some_and(|node| node.flushed);
-                if member.state == MemberState::Done && !right {
-                    let text = format!("the sender takes {} for done", member.address);
-                    self.around.safety(text);
-                }
-            }
-        }
-    }
-
-    /// END: nobody who takes part may be without the image.
-    fn check_farewell(&mut self, sender: usize) {
-        let id = self.senders[sender].id;
-        let lacking = self.receivers.iter().find(|node| {
-            let member = node.session_id() == Some(id) && node.welcomed && !node.gave_up;
-            node.is_up() && member && !node.flushed
-        });
-        if let Some(node) = lacking {
-            let text = format!("END while {} lacks blocks", node.address);
-            self.around.safety(text);
-        }
-    }
-
     fn is_over(&self) -> bool {
         self.starts_pending == 0
             && !self.senders.iter().any(SenderNode::is_up)
@@ -467,20 +287,10 @@ impl World {
     }
 }
 
-fn via(to: Destination) -> (Via, bool) {
-    match to {
-        Destination::Rendezvous => (Via::Rendezvous, true),
-        Destination::Group => (Via::Group, true),
-        Destination::Unicast(_) => (Via::Unicast, false),
-    }
-}
-
 /// Every node draws from its own source, so that one more changes nobody's luck.
 fn seed(world: u64, number: u64) -> u64 {
     mix(mix(world ^ 0x5851_F42D_4C95_7F2D) ^ number)
 }
 
-/// Octets of DATA that are not symbol.
-const DATA_OCTETS: usize = 44;
 /// After so many there is nothing more to learn.
 const VIOLATIONS_ENOUGH: usize = 10;
