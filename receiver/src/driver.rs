@@ -280,7 +280,11 @@ impl<'a> Driver<'a> {
                 idle = false;
                 match event {
                     Event::Chosen(offer) => self.join(*offer)?,
-                    Event::Check(block) => self.store.check(block),
+                    Event::Check(block) => {
+                        if !self.store.check(block) {
+                            self.session.handle_checked(now(), block, Checked::Corrupt);
+                        }
+                    }
                     Event::Forget(block) => self.store.forget(block),
                     Event::IndexWhole => self.index_whole(),
                     Event::RenewMembership => self.sockets.renew(),

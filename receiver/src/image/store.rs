@@ -131,16 +131,17 @@ impl Store {
         self.assembler.forget(block);
     }
 
-    /// Decodes and verifies a block in the background.
-    pub fn check(&mut self, block: BlockId) {
+    /// Decodes and verifies a block in the background; false if nothing of it is held.
+    pub fn check(&mut self, block: BlockId) -> bool {
         let (Some(layout), Some(received)) = (self.layout, self.assembler.take(block)) else {
-            return;
+            return false;
         };
         let layout = if block.stream == Stream::Index { layout.of_index() } else { layout };
         let deliver = Arc::clone(&self.deliver);
         self.workbench.check(block, received, self.index.clone(), layout, move |block, checked| {
             deliver(Work::Checked(block, checked));
         });
+        true
     }
 
     /// All blocks of the index are there: returns which blocks of the image are zero. These are

@@ -104,6 +104,9 @@ impl Carousel {
 
     /// A fresh receiver needs everything; blocks whose turn runs are left to deficits.
     pub(super) fn owe_all(&mut self) {
+        if self.whole.count() == self.sendable.count() {
+            return;
+        }
         for block in 0..self.layout.blocks() {
             self.owe_whole(block);
         }

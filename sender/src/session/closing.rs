@@ -159,9 +159,15 @@ impl Session {
     /// Repeats the farewell: five times in close order, then once a second.
     pub(super) fn linger(&mut self, now: Instant) {
         let grtt = self.clock.grtt();
+        let (expected, done) = (self.expected(), self.roster.count(MemberState::Done));
         let Some(farewell) = &mut self.closing.farewell else { return };
         if now >= farewell.ends_at() {
-            self.events.push_back(Event::Finished(farewell.outcome.clone()));
+            // Whoever was lost may have said meanwhile that it is done.
+            let outcome = match &farewell.outcome {
+                Outcome::Ended { .. } => Outcome::Ended { expected, done },
+                other => other.clone(),
+            };
+            self.events.push_back(Event::Finished(outcome));
             farewell.began_at = now;
             farewell.quiet_since = now;
             return;

@@ -197,7 +197,7 @@ impl Roster {
         for member in self.members.values_mut() {
             let polled = member.polled_at.is_some_and(|at| now < at + POLL_INTERVAL);
             let active = member.state == MemberState::Active;
-            if active && !polled && now >= member.heard_at + silence {
+            if active && !polled && now >= member.heard_at + silence && due.len() < POLLS_AT_ONCE {
                 member.polled_at = Some(now);
                 member.polls_unanswered += 1;
                 due.push(member.id);
@@ -283,6 +283,8 @@ pub(super) const NEEDS_BURST: u16 = 10;
 const SILENCE_BEFORE_POLLS: Duration = Duration::from_secs(30);
 /// Between two questions to the same receiver.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
+/// Of a crowd that is silent together some are asked now and the others next time.
+const POLLS_AT_ONCE: usize = 256;
 /// As often as RFC 5740 repeats what must arrive (its ROBUST factor).
 const POLLS_BEFORE_LOST: u32 = 20;
 /// A node that reboots or hangs on its disk is back by then.
