@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use imgcast_sender::session::Outcome;
-use imgcast_tests::{Ending, Report, When, WorldConfig};
+use imgcast_tests::{Ending, Report, When, Window, WorldConfig};
 
 use crate::{all_done, run};
 
@@ -81,4 +81,18 @@ fn a_receiver_that_starts_again_takes_the_place_of_its_former_run() {
         assert_eq!(report.senders, [Some(Outcome::Ended { expected: 4, done: 4 })]);
         assert!(report.duration < Duration::from_secs(20), "nobody waits for the dead: {report}");
     }
+}
+
+#[test]
+fn whoever_heard_everything_without_being_let_in_has_the_image_all_the_same() {
+    let report = run(WorldConfig::small(1, 3).each_receiver(|number, receiver| {
+        if number == 2 {
+            receiver.up.cuts = vec![Window::always()];
+            receiver.receive_timeout = Some(Duration::from_secs(15));
+        }
+    }));
+    report.assert_clean();
+    assert_eq!(report.receivers.iter().filter(|it| it.config == 2).count(), 1);
+    let unknown = Ending::Done { acknowledged: false };
+    assert!(report.receivers.iter().all(|it| it.config != 2 || it.ending == unknown), "{report}");
 }

@@ -51,6 +51,20 @@ fn a_partition_of_ten_seconds_heals() {
 }
 
 #[test]
+fn a_partition_while_joining_is_not_taken_for_a_small_mtu() {
+    all_done(|seed| {
+        let mut config = lossy(seed).each_receiver(|number, receiver| {
+            if number < 3 {
+                receiver.up.cuts = vec![Window::millis(600, 4_000)];
+                receiver.up.loss = Loss::Bernoulli(300_000);
+            }
+        });
+        config.senders[0].wait_max = None;
+        config
+    });
+}
+
+#[test]
 fn many_short_partitions_heal() {
     all_done(|seed| {
         let cuts: Vec<Window> =

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use imgcast_receiver::session::Failure;
 use imgcast_sender::session::Outcome;
-use imgcast_tests::{Ending, ImageConfig, Loss, Restart, SenderConfig, When, WorldConfig};
+use imgcast_tests::{Ending, ImageConfig, Loss, Restart, SenderConfig, When, Window, WorldConfig};
 
 use crate::{all_done, run};
 
@@ -28,6 +28,26 @@ fn a_sender_that_restarts_goes_on_where_it_was() {
 #[test]
 fn a_sender_may_restart_with_another_symbol_size_and_group() {
     all_done(|seed| restarting(seed, 96, 1));
+}
+
+#[test]
+fn whoever_was_not_let_in_yet_follows_a_sender_that_restarts() {
+    all_done(|seed| {
+        let mut config = restarting(seed, 64, 0);
+        // Receivers have listened for 600 ms and ask to be let in.
+        config.senders[0].crash = Some(When::At(Duration::from_millis(605)));
+        config
+    });
+}
+
+#[test]
+fn without_a_rendezvous_group_a_sender_that_restarts_is_asked_for() {
+    all_done(|seed| {
+        restarting(seed, 64, 0).each_receiver(|_, receiver| {
+            receiver.asks = true;
+            receiver.down.multicast_cuts = vec![Window::always()];
+        })
+    });
 }
 
 #[test]

@@ -144,8 +144,8 @@ impl fmt::Display for Report {
         writeln!(f, "  senders: {:?}", self.senders)?;
         write!(
             f,
-            "  done at {:?}, over at {:?}; {} symbols to the group, {} by unicast; overhead {} ppm; \
-             {} NEEDs, {} reports, {} SYNCs; {} happenings",
+            "  done at {:?}, over at {:?}; {} symbols to the group, {} by unicast; overhead {} \
+             ppm; {} NEEDs, {} reports, {} SYNCs; {} happenings",
             self.done_at,
             self.duration,
             self.group_symbols,

@@ -107,11 +107,23 @@ impl World {
         let joins_apart = runs.min(self.config.joins_apart()) + senders;
         let counts = self.around.checker.counts;
         let group = counts.group_symbols - counts.index_symbols;
-        let allowed = sources * joins_apart * GROUP_SYMBOLS_FACTOR + GROUP_SYMBOLS_MORE;
+        // A sender that hears needs and is not heard itself answers until they cease; one that is
+        // too fast for a link until it knows.
+        let in_vain = if self.config.has_one_way_cut() { self.symbols_in(UNHEARD_MAX) } else { 0 };
+        let slow = self.config.receivers.iter().any(|it| it.down.bits_per_second.is_some());
+        let factor = if slow { 2 * GROUP_SYMBOLS_FACTOR } else { GROUP_SYMBOLS_FACTOR };
+        let allowed = sources * joins_apart * factor + GROUP_SYMBOLS_MORE + in_vain;
         if group > allowed {
             let text = format!("{group} symbols to the group, at most {allowed} were expected");
             self.around.checker.thrift(self.around.now, text);
         }
+    }
+
+    /// Symbols that all senders together send in so long.
+    fn symbols_in(&self, time: Duration) -> u64 {
+        let bits: u64 = self.config.senders.iter().map(|it| it.rate_max).sum();
+        let symbol_size = u64::from(self.around.images[0].layout.symbol_size());
+        bits / 8 / symbol_size * u64::try_from(time.as_millis()).unwrap_or(0) / 1_000
     }
 
     /// Whether the way between a receiver and its sender was good all the time.
@@ -154,6 +166,11 @@ impl WorldConfig {
         ends.filter(|until| *until < Duration::MAX).max().unwrap_or_default()
     }
 
+    /// Whether some receiver is heard for a while without hearing anything.
+    fn has_one_way_cut(&self) -> bool {
+        self.receivers.iter().any(|it| it.up.cuts.is_empty() && !it.down.cuts.is_empty())
+    }
+
     /// Whether symbols may be wrong without their checksum showing it.
     fn has_forgery(&self) -> bool {
         let forged = self.receivers.iter().any(|it| it.down.forge_ppm > 0);
@@ -181,6 +198,8 @@ fn late_text(node: &ReceiverNode, world: &World) -> String {
 const PATIENCE: Duration = Duration::from_secs(60);
 /// A sender notices lost receivers within 60 s and 20 polls, and lingers for 10 s.
 const LOST_AFTER: Duration = Duration::from_secs(95);
+/// Receivers that hear nothing ask seldom after 2 s.
+const UNHEARD_MAX: Duration = Duration::from_millis(2_500);
 /// Three times the image for everybody who begins apart from the others.
 const GROUP_SYMBOLS_FACTOR: u64 = 3;
 /// Tiny images cost a few turns more.
