@@ -66,7 +66,9 @@ impl Session {
         let Some(ledger) = self.ledger(block.stream) else { return };
         let setback = match checked {
             Checked::Whole => {
-                ledger.verify(block.number);
+                if ledger.verify(block.number) {
+                    self.events.push_back(Event::Forget(block));
+                }
                 self.progress_at = now;
                 if block.stream == Stream::Image {
                     let new = self.writing.insert(block.number);

@@ -228,8 +228,8 @@ impl Session {
         match &contact.orphaned {
             None => at = at.min(contact.heard_at + SENDER_SILENCE),
             Some(orphaned) => {
-                let timeout = self.config.receive_timeout.unwrap_or(RENEWAL);
-                at = at.min(orphaned.since + timeout);
+                let gives_up = self.config.receive_timeout.map(|timeout| orphaned.since + timeout);
+                at = gives_up.map_or(at, |gives_up| at.min(gives_up));
                 at = self.look_again_at().map_or(at, |look| at.min(look));
             }
         }

@@ -128,12 +128,12 @@ impl Ledger {
         enough.map(|(block, _)| *block).collect()
     }
 
-    /// The block's hash was right.
-    pub(super) fn verify(&mut self, block: u32) {
+    /// The block's hash was right; returns whether other symbols of it were held meanwhile.
+    pub(super) fn verify(&mut self, block: u32) -> bool {
         self.checking.remove(&block);
-        self.partial.remove(&block);
         self.untouched.remove(block);
         self.verified.insert(block);
+        self.partial.remove(&block).is_some()
     }
 
     /// A zero block is not asked for: its hash over zeroes is being computed.

@@ -18,6 +18,8 @@ use imgcast_common::id::ReceiverId;
 pub(super) struct Governor {
     rate: u64,
     rate_max: u64,
+    /// The rate that got through when there was congestion last.
+    capacity: u64,
     starting: bool,
     period_at: Instant,
     /// Datagrams that had been sent to the group when the rate changed last.
@@ -62,6 +64,7 @@ impl Governor {
         Self {
             rate: rate_start.min(rate_max),
             rate_max,
+            capacity: rate_max,
             starting: rate_start < rate_max,
             period_at: now,
             sent_at_change: 0,
@@ -176,6 +179,7 @@ impl Governor {
                     reason = "≤ 900"
                 )]
                 let permille = ((0.9 - excess).max(0.5) * 1000.0) as u64;
+                self.capacity = self.rate / 1000 * (permille + 100);
                 self.set_rate(self.rate / 1000 * permille, sent);
                 self.rest_periods = REST_PERIODS;
                 return;
@@ -186,8 +190,9 @@ impl Governor {
             self.set_rate(self.rate / 2, sent);
             return;
         } else if self.rest_periods == 0 {
-            let step = if self.starting { self.rate } else { self.rate_max / STEPS };
-            self.set_rate(self.rate + step, sent);
+            let step = if self.starting { self.rate } else { self.capacity / STEPS };
+            self.set_rate(self.rate + step.max(RATE_MIN / STEPS), sent);
+            self.capacity = self.capacity.max(self.rate);
             self.starting &= self.rate < self.rate_max;
         }
         self.rest_periods = self.rest_periods.saturating_sub(1);
@@ -243,7 +248,8 @@ const REST_PERIODS: u32 = 2;
 const SILENT_PERIODS_MAX: u32 = 10;
 /// Without any for so long the sender all but stops, and probes with a few datagrams.
 const SILENT_PERIODS_BREAK: u32 = 40;
-/// From half of the highest rate to all of it in so many periods.
+/// From nothing to what got through last in so many periods; it does not depend on the rate, so
+/// that two sessions share a link.
 const STEPS: u64 = 64;
 /// A medium's own loss changes slowly.
 const FLOOR_MEMORY: Duration = Duration::from_secs(30);
