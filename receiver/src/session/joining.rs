@@ -50,11 +50,14 @@ impl Session {
         if self.give_up_without_sender(now) {
             return;
         }
+        let expected = self.offer.as_ref().map_or(0, |offer| offer.announce.receivers_expected);
         let Phase::Joining(joining) = &mut self.phase else { return };
         if now < joining.next_at {
             return;
         }
         let wait = JOIN_RETRIES[joining.tries.min(JOIN_RETRIES.len() - 1)];
+        let crowd = Duration::from_secs_f64(f64::from(expected) / JOIN_RETRIES_PER_SECOND);
+        let wait = wait.min(crowd.max(JOIN_RETRIES[1]));
         joining.next_at = now + wait;
         joining.tries += 1;
         let (nonce, mtu) = (joining.nonce, joining.tries > JOINS_BEFORE_MTU);
@@ -158,6 +161,8 @@ const JOIN_RETRIES: [Duration; 5] = [
     Duration::from_secs(4),
     Duration::from_secs(8),
 ];
+/// Small groups need not wait longer than for the second retry: so many at most come of a crowd.
+const JOIN_RETRIES_PER_SECOND: f64 = 1_000.0;
 /// By chance three are lost hardly ever; a path with a smaller MTU loses all.
 const JOINS_BEFORE_MTU: usize = 3;
 /// Where short JOINs are answered so often and long ones never, it is not chance.

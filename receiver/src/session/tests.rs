@@ -333,7 +333,7 @@ fn datagrams_that_do_not_fit_are_found_out_before_and_after_joining() {
     table.offer(SESSION, "disk", 1);
     table.run(Duration::from_secs(1));
     table.session.handle_joined(table.now);
-    table.run(Duration::from_secs(5));
+    table.run(Duration::from_secs(3));
     let Some(Message::Join(join)) = table.sent.last().cloned() else { panic!() };
     let unpadded = table.sent.iter().filter(|m| matches!(m, Message::Join(join) if join.mtu));
     assert_eq!(unpadded.count(), 1, "after three unanswered ones");
