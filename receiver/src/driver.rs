@@ -68,7 +68,10 @@ struct Driver<'a> {
     store: Store,
     index_error: String,
     drops: Prng,
+    /// What the kernel last said that the sockets of the group and of our own dropped …
     overflow: [u64; 2],
+    /// … and how many datagrams that has been in all.
+    overflowed: u64,
     heard: Heard,
     report: Report,
     failure: Option<Error>,
@@ -91,7 +94,7 @@ impl<'a> Driver<'a> {
         let mut prng = Prng::new(config.seed);
         let session_config = SessionConfig {
             wanted: config.image.as_ref().map_or(Wanted::Any, Into::into),
-            key: outcome::key(&host, &target),
+            key: outcome::key(&interface, &host, &target),
             host,
             target_bytes: target.capacity(),
             memory_bytes: config.memory_bytes,
@@ -122,6 +125,7 @@ impl<'a> Driver<'a> {
             index_error: String::new(),
             drops: Prng::new(prng.bits()),
             overflow: [0; 2],
+            overflowed: 0,
             heard,
             report: Report::new(!config.is_quiet, &interface, config),
             interface,
@@ -227,8 +231,8 @@ impl<'a> Driver<'a> {
         let bursts = total - self.overflow[own];
         self.overflow[own] = total;
         let datagrams = batch.datagrams().count() as u64;
-        let each = (datagrams / BURSTS_PER_BATCH).max(1);
-        self.session.handle_overflow(bursts * each);
+        self.overflowed += bursts * (datagrams / BURSTS_PER_BATCH).max(1);
+        self.session.handle_overflow(self.overflowed);
     }
 
     /// A thread of the store has done something.
@@ -306,6 +310,7 @@ impl<'a> Driver<'a> {
         });
         self.store.begin(offer.announce.layout, same_index)?;
         self.sockets.join(offer.announce.data_group)?;
+        self.overflow[0] = 0;
         self.report.chosen(&offer);
         self.offer = Some(offer);
         self.session.handle_joined(now());

@@ -24,7 +24,7 @@ impl Circumstances<'_> {
     pub(crate) fn error(self, failure: Failure) -> Error {
         let heard = Box::new(self.heard.clone());
         let sender = self.offer.map_or(self.config.network.rendezvous, |offer| offer.sender);
-        let missing_blocks = self.status.blocks - self.status.verified_blocks;
+        let missing_blocks = self.status.blocks.saturating_sub(self.status.verified_blocks);
         let receive_timeout = self.config.receive_timeout.unwrap_or_default();
         match failure {
             Failure::NoSender => {
@@ -90,9 +90,13 @@ impl From<&ImageChoice> for Wanted {
     }
 }
 
-/// What tells this node and target from others, in every run of the program.
-pub(crate) fn key(host: &str, target: &Target) -> [u8; 16] {
-    let hash = blake3::hash(&[host.as_bytes(), b"\0", &target.canonical_key()].concat());
+/// What tells this node and target from others, in every run of the program. Nodes that have just
+/// booted often share a host name: their interfaces' hardware addresses differ.
+pub(crate) fn key(interface: &Interface, host: &str, target: &Target) -> [u8; 16] {
+    let hardware = format!("/sys/class/net/{}/address", interface.name);
+    let hardware = std::fs::read_to_string(hardware).unwrap_or_default();
+    let parts = [hardware.as_bytes(), b"\0", host.as_bytes(), b"\0", &target.canonical_key()];
+    let hash = blake3::hash(&parts.concat());
     let mut key = [0; 16];
     key.copy_from_slice(&hash.as_bytes()[..16]);
     key

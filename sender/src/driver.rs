@@ -29,7 +29,7 @@ use tokio::{
     signal::unix::{SignalKind, signal},
     sync::mpsc,
 };
-use tracing::{debug, warn};
+use tracing::debug;
 
 use crate::{
     config::Config,
@@ -102,9 +102,17 @@ struct Driver {
     socket: Arc<NodeSocket>,
     buffered_rate: u64,
     sent_anything: bool,
+    not_taken: Option<NotTaken>,
     dropped: BTreeMap<WireError, u64>,
     /// What stopped the session, if it was not its own end.
     failure: Option<Error>,
+}
+
+/// Since when the network takes nothing for a group, and how much it had taken by then.
+struct NotTaken {
+    at: Instant,
+    accepted: usize,
+    is_told: bool,
 }
 
 impl Driver {
@@ -171,6 +179,7 @@ impl Driver {
             socket,
             buffered_rate: rate_max,
             sent_anything: false,
+            not_taken: None,
             dropped: BTreeMap::new(),
             failure: None,
         })
@@ -256,10 +265,19 @@ impl Driver {
     }
 
     fn not_sent(&mut self, error: NetError) -> Result<(), Error> {
-        if !self.sent_anything {
-            return Err(error.into());
+        let (now, accepted) = (now(), self.pump.accepted());
+        match &mut self.not_taken {
+            _ if !self.sent_anything => return Err(error.into()),
+            Some(since) if since.accepted == accepted => {
+                if now >= since.at + NOT_TAKEN_MAX {
+                    return Err(error.into());
+                } else if now >= since.at + NOT_TAKEN_TOLD && !since.is_told {
+                    since.is_told = true;
+                    self.report.say(&format!("the network takes nothing: {error}"));
+                }
+            }
+            since => *since = Some(NotTaken { at: now, accepted, is_told: false }),
         }
-        warn!(%error, "not sent");
         Ok(())
     }
 
@@ -370,6 +388,10 @@ const RECEIVE_BUFFER: usize = 16 << 20;
 const INPUTS_MAX: usize = 256;
 /// More than the session ever wants at once, so that asking never waits.
 const TURNS_QUEUED_MAX: usize = 64;
+/// A hiccup is not worth a word.
+const NOT_TAKEN_TOLD: Duration = Duration::from_secs(1);
+/// A cable that is plugged in again by then has done no harm.
+const NOT_TAKEN_MAX: Duration = Duration::from_secs(10);
 /// How often people are told how it goes.
 const TICK: Duration = Duration::from_millis(200);
 /// When the sending thread is behind, it is looked at again after so long.

@@ -5,7 +5,7 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
         mpsc::{Receiver, Sender, channel},
     },
     thread::{self, JoinHandle},
@@ -28,6 +28,8 @@ use crate::{
 pub(crate) struct Pump {
     queue: Option<Sender<Item>>,
     waiting: Arc<AtomicUsize>,
+    accepted: Arc<AtomicUsize>,
+    closing: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -53,6 +55,8 @@ struct Worker {
     other_counter: u64,
     heads: Vec<[u8; DATA_HEAD_LEN]>,
     trailers: Vec<[u8; TRAILER_LEN]>,
+    accepted: Arc<AtomicUsize>,
+    closing: Arc<AtomicBool>,
 }
 
 impl Pump {
@@ -67,7 +71,8 @@ impl Pump {
     ) -> std::io::Result<Self> {
         let (queue, items) = channel();
         let waiting = Arc::new(AtomicUsize::new(0));
-        let left = Arc::clone(&waiting);
+        let (left, accepted) = (Arc::clone(&waiting), Arc::new(AtomicUsize::new(0)));
+        let closing = Arc::new(AtomicBool::new(false));
         let worker = Worker {
             sender,
             addresses,
@@ -75,16 +80,23 @@ impl Pump {
             other_counter: 0,
             heads: Vec::new(),
             trailers: Vec::new(),
+            accepted: Arc::clone(&accepted),
+            closing: Arc::clone(&closing),
         };
         let thread = thread::Builder::new()
             .name("send".into())
             .spawn(move || worker.run(&items, &left, failed))?;
-        Ok(Self { queue: Some(queue), waiting, thread: Some(thread) })
+        Ok(Self { queue: Some(queue), waiting, accepted, closing, thread: Some(thread) })
     }
 
     /// Whether more may be handed over now.
     pub(crate) fn has_room(&self) -> bool {
         self.waiting.load(Ordering::Relaxed) < QUEUE_MAX
+    }
+
+    /// How many things for a group the network has taken so far.
+    pub(crate) fn accepted(&self) -> usize {
+        self.accepted.load(Ordering::Relaxed)
     }
 
     pub(crate) fn message(
@@ -111,8 +123,9 @@ impl Pump {
 }
 
 impl Drop for Pump {
-    /// Sends what was handed over.
+    /// Sends what was handed over, unless the network takes nothing.
     fn drop(&mut self) {
+        self.closing.store(true, Ordering::Relaxed);
         self.queue = None;
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
@@ -123,6 +136,10 @@ impl Drop for Pump {
 impl Worker {
     fn run(mut self, items: &Receiver<Item>, waiting: &AtomicUsize, failed: impl Fn(NetError)) {
         for item in items {
+            let to = match &item {
+                Item::Message(to, ..) => *to,
+                Item::Burst(burst, _) => burst.to,
+            };
             let result = match item {
                 Item::Message(to, stream, message, octets_min) => {
                     self.send_message(to, stream, &message, octets_min)
@@ -133,8 +150,17 @@ impl Worker {
                 }
             };
             waiting.fetch_sub(1, Ordering::Relaxed);
-            if let Err(error) = result {
-                failed(error);
+            match result {
+                Ok(()) if !matches!(to, Destination::Unicast(_)) => {
+                    self.accepted.fetch_add(1, Ordering::Relaxed);
+                }
+                Ok(()) => {}
+                Err(error) => {
+                    failed(error);
+                    if self.closing.load(Ordering::Relaxed) {
+                        return;
+                    }
+                }
             }
         }
     }

@@ -7,7 +7,7 @@
 //!
 //! Which symbols to keep and when to check, forget or flush is decided elsewhere.
 
-use std::sync::Arc;
+use std::{collections::VecDeque, ops::Range, sync::Arc};
 
 use imgcast_common::{
     bits::BitSet,
@@ -37,6 +37,10 @@ pub struct Store {
     /// The shape of the last symbol's block: most blocks have the same.
     shape: Option<BlockShape>,
     memory_bytes: u64,
+    /// Zero blocks on their way: one run at a time, so that the writer's queue keeps its room for
+    /// octets, and nobody waits for a slow disk.
+    zero_runs: VecDeque<Range<u32>>,
+    is_zeroing: bool,
     deliver: Arc<dyn Fn(Work) + Send + Sync>,
 }
 
@@ -63,7 +67,7 @@ pub enum Progress {
     /// Of these zero blocks the first are right and on their way, the others wrong.
     Zeroes(ZeroBatch),
     /// These blocks are on the target.
-    Stored(std::ops::Range<u32>),
+    Stored(Range<u32>),
     /// The image is flushed and in its place; so many octets were written.
     Flushed(u64),
     /// The target is lost.
@@ -92,6 +96,8 @@ impl Store {
             layout: None,
             shape: None,
             memory_bytes,
+            zero_runs: VecDeque::new(),
+            is_zeroing: false,
             deliver: Arc::new(deliver),
         })
     }
@@ -186,21 +192,33 @@ impl Store {
         Some(match work {
             Work::Checked(block, checked) => self.checked(block, checked),
             Work::Zeroes(batch) => {
-                if let Some(writer) = &self.writer {
-                    for run in batch.matching.chunk_by(|one, next| one + 1 == *next) {
-                        writer.zero(*run.first()?..run.last()? + 1);
-                    }
+                for run in batch.matching.chunk_by(|one, next| one + 1 == *next) {
+                    self.zero_runs.push_back(*run.first()?..run.last()? + 1);
                 }
+                self.zero_next();
                 Progress::Zeroes(batch)
             }
             Work::Written(Written::Stored { number, buffer }) => {
                 buffer.into_iter().for_each(|buffer| self.assembler.recycle(buffer));
                 Progress::Stored(number..number + 1)
             }
-            Work::Written(Written::Zeroed { blocks }) => Progress::Stored(blocks),
+            Work::Written(Written::Zeroed { blocks }) => {
+                self.is_zeroing = false;
+                self.zero_next();
+                Progress::Stored(blocks)
+            }
             Work::Written(Written::Flushed { written_bytes }) => Progress::Flushed(written_bytes),
             Work::Written(Written::Failed(error)) => Progress::Failed(error),
         })
+    }
+
+    fn zero_next(&mut self) {
+        if let Some(writer) = self.writer.as_ref().filter(|_| !self.is_zeroing)
+            && let Some(run) = self.zero_runs.pop_front()
+        {
+            self.is_zeroing = true;
+            writer.zero(run);
+        }
     }
 
     fn checked(&mut self, block: BlockId, checked: Checked) -> Progress {
@@ -217,7 +235,14 @@ impl Store {
                 Progress::Whole(block)
             }
             Checked::TooFew { received } => {
-                self.assembler.put_back(block, received);
+                let same = self.layout.is_some_and(|layout| {
+                    usize::from(layout.symbol_size()) == received.shape().symbol_size()
+                });
+                if same {
+                    self.assembler.put_back(block, received);
+                } else {
+                    self.assembler.recycle(received.into_buffer());
+                }
                 Progress::TooFew(block)
             }
             Checked::Corrupt { buffer } => {

@@ -188,6 +188,9 @@ impl Session {
     }
 
     fn watch_group(&mut self, now: Instant) {
+        if self.contact.is_over() {
+            return;
+        }
         let silent = now >= self.contact.group_at + self.group_silence_max();
         if silent && self.contact.recovering.is_some() {
             self.contact.recovering = None;

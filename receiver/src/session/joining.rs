@@ -107,7 +107,7 @@ impl Session {
 
     pub(super) fn on_refuse(&mut self, now: Instant, refuse: Refuse) {
         if refuse.reason == RefuseReason::Rejoin {
-            if matches!(self.phase, Phase::Member | Phase::Flushing) && self.member.is_some() {
+            if matches!(self.phase, Phase::Member) && self.member.is_some() {
                 self.member = None;
                 self.begin_joining(now);
             }

@@ -78,11 +78,24 @@ impl Session {
                 block = end;
             }
         }
-        whole.retain(|range| !trusted.contains(&range.first));
-        needs.extend(whole);
+        needs.extend(whole.into_iter().flat_map(|range| without(range, &trusted)));
         needs.sort_unstable_by_key(|range| range.first);
         (joined(needs), planned_symbols)
     }
+}
+
+/// What is left of a run when some blocks are taken out of it.
+fn without(range: BlockRange, blocks: &[u32]) -> Vec<BlockRange> {
+    let mut first = range.first;
+    let mut left = Vec::new();
+    let inside = blocks.iter().filter(|block| (range.first..range.end()).contains(block));
+    for end in inside.copied().chain([range.end()]) {
+        if end > first {
+            left.push(BlockRange { first, run: end - first, ..range });
+        }
+        first = end + 1;
+    }
+    left
 }
 
 /// The next block of a run that the sender does not plan, or for who hears no plan, the next one.

@@ -103,6 +103,7 @@ impl Session {
     fn follow(&mut self, now: Instant, offer: &Offer) {
         let same = self.offer.as_ref().is_some_and(|own| {
             own.announce.image == offer.announce.image
+                && own.announce.layout.bytes() == offer.announce.layout.bytes()
                 && own.announce.layout.block_log2() == offer.announce.layout.block_log2()
         });
         if same {
@@ -121,15 +122,17 @@ impl Session {
         let fitting: Vec<Offer> =
             self.offers.open().filter(|offer| wanted.accepts(&offer.announce)).cloned().collect();
         let listened = now >= self.offers.since + LISTEN_MIN;
+        // Only a hash leaves no doubt which image is meant.
+        let beyond_doubt = matches!(wanted, Wanted::Image(_));
         match fitting.first() {
-            Some(offer) if *wanted != Wanted::Any => self.choose(now, offer.clone()),
-            Some(offer) if listened => {
+            Some(offer) if listened || beyond_doubt => {
                 if fitting.iter().all(|other| other.announce.image == offer.announce.image) {
                     self.choose(now, offer.clone());
                 } else {
                     self.finish(Outcome::Failed(Failure::SeveralImages(fitting)));
                 }
             }
+            Some(_) => {}
             _ => self.give_up_when_due(now),
         }
     }

@@ -268,6 +268,20 @@ fn of_several_images_none_is_chosen_unasked() {
 }
 
 #[test]
+fn a_name_that_two_images_share_is_not_enough() {
+    let mut table = Table::new(|config| config.wanted = Wanted::Name("disk".into()));
+    table.offer(SESSION, "disk", 1);
+    table.offer(SessionId(9), "disk", 2);
+    table.run(Duration::from_secs(1));
+    assert!(matches!(table.failure(), Failure::SeveralImages(offers) if offers.len() == 2));
+    let hash = ImageId([2; 32]);
+    let mut table = Table::new(|config| config.wanted = Wanted::Image(hash));
+    table.offer(SESSION, "disk", 1);
+    table.offer(SessionId(9), "disk", 2);
+    assert!(matches!(&table.events[..], [Event::Chosen(it)] if it.session == SessionId(9)));
+}
+
+#[test]
 fn the_image_that_was_named_is_chosen_and_no_other() {
     for wanted in [Wanted::Name("other".into()), Wanted::Image(ImageId([2; 32]))] {
         let mut table = Table::new(|config| config.wanted = wanted.clone());
@@ -307,6 +321,7 @@ fn when_the_table_of_offers_is_full_the_one_heard_longest_ago_makes_room() {
     let mut table = Table::new(|config| config.wanted = Wanted::Name("disk".into()));
     (1..=256).for_each(|session| forge(&mut table, session));
     table.offer(SESSION, "disk", 1);
+    table.run(Duration::from_millis(700));
     assert!(matches!(&table.events[..], [Event::Chosen(offer)] if offer.session == SESSION));
 }
 
@@ -596,6 +611,36 @@ fn being_ejected_or_stopped_ends_it() {
     table.run(Duration::from_secs(1));
     assert!(table.sent.iter().any(|message| matches!(message, Message::Leave(_))));
     assert_eq!(table.failure(), Failure::Interrupted);
+}
+
+#[test]
+fn a_sender_that_forgot_us_does_not_undo_the_flush() {
+    let mut table = Table::receiving();
+    table.receive_all();
+    let refuse = Refuse { nonce: [0; 16], reason: RefuseReason::Rejoin, mtu: 1500 };
+    table.hear(Via::Unicast, Message::Refuse(refuse));
+    table.session.handle_flushed(table.now, ImageId([1; 32]), 1 << 17);
+    table.run(Duration::from_secs(61));
+    assert_eq!(table.outcome(), Some(Outcome::Done { acknowledged: false }));
+    let flushes = table.events.iter().filter(|event| **event == Event::Flush);
+    assert_eq!(flushes.count(), 1);
+}
+
+#[test]
+fn without_a_limit_the_wait_for_a_sender_neither_ends_nor_spins() {
+    let mut table = Table::receiving();
+    table.session.config.receive_timeout = None;
+    table.run(Duration::from_secs(3));
+    let mut wakes = 0;
+    let end = table.now + Duration::from_secs(600);
+    while table.now < end {
+        table.now = table.session.poll_timeout().unwrap().max(table.now);
+        table.session.handle_timeout(table.now);
+        table.drain();
+        wakes += 1;
+        assert!(wakes < 2_000, "it spins");
+    }
+    assert_eq!(table.outcome(), None);
 }
 
 #[test]

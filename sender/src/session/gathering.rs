@@ -183,7 +183,9 @@ impl Session {
             self.events.push_back(Event::Finished(Outcome::NoReceivers));
         } else if self.roster.active_count() == 0 {
             // They left again, or are lost: the next one to join counts as the first.
-            self.first_join_at = None;
+            if self.first_join_at.take().is_some() {
+                self.began_at = now;
+            }
         } else if starts_at.is_some_and(|at| now >= at) {
             self.start(now);
         }

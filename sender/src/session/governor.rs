@@ -96,10 +96,7 @@ impl Governor {
         loss: f64,
         sent_by_then: Option<u64>,
     ) {
-        // After an outage the way up is as short as at the start.
-        self.starting |= self.silent_periods >= SILENT_PERIODS_BREAK;
-        self.silent_periods = 0;
-        self.reported = true;
+        self.on_sign_of_life();
         let datagrams = sent_by_then.and_then(|sent| sent.checked_sub(self.sent_at_change));
         let Some(datagrams) = datagrams.filter(|datagrams| *datagrams >= DATAGRAMS_JUDGED_MIN)
         else {
@@ -111,6 +108,14 @@ impl Governor {
         let floor = self.floors.entry(id).or_insert_with(|| Floor::new(now));
         let excess = loss - chance - floor.lower(now, loss + chance);
         self.samples.insert(id, Sample { loss, excess, at: now });
+    }
+
+    /// A receiver said something, be it only that it hears nothing of the group.
+    pub(super) const fn on_sign_of_life(&mut self) {
+        // After an outage the way up is as short as at the start.
+        self.starting |= self.silent_periods >= SILENT_PERIODS_BREAK;
+        self.silent_periods = 0;
+        self.reported = true;
     }
 
     /// Data begins to flow.

@@ -171,13 +171,6 @@ impl Session {
         }
     }
 
-    /// Starts now, whoever is missing.
-    pub fn handle_start(&mut self, now: Instant) {
-        if self.state == SenderState::Gathering && self.roster.active_count() > 0 {
-            self.start(now);
-        }
-    }
-
     /// Time has passed.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.clock.handle_timeout(now);

@@ -51,6 +51,7 @@ impl Session {
         // SYNC and symbols do not take equally long: they queue behind bursts.
         let described_at = self.clock.described_at(now, need.echo_micros, need.hold_micros)
             + self.pacer.burst_time(self.datagram_octets()).max(GRTT_MIN);
+        self.governor.on_sign_of_life();
         if !need.flags.no_multicast && !need.flags.detached {
             let sent_by_then = self.syncs.sent_by(need.echo_micros);
             let loss = f64::from(need.network_loss) / 65_536.0;
@@ -75,12 +76,15 @@ impl Session {
                     }
                 }
                 let id = BlockId { stream, number: block };
-                self.merge_block(now, id, range, need, described_at);
+                if !self.merge_block(now, id, range, need, described_at) {
+                    return;
+                }
             }
         }
         self.sync_soon();
     }
 
+    /// False when there is no room for more needs of this receiver.
     fn merge_block(
         &mut self,
         now: Instant,
@@ -88,7 +92,7 @@ impl Session {
         range: &BlockRange,
         need: &Need,
         described_at: Instant,
-    ) {
+    ) -> bool {
         self.note_deficit(block, range.symbols, need);
         let apart = need.flags.no_multicast || need.flags.by_unicast;
         if apart || self.is_for_one(now, block, need.receiver) {
@@ -99,9 +103,9 @@ impl Session {
             if carousel.sendable().contains(block.number) {
                 let source_symbols = carousel.layout().source_symbols(block.number);
                 let wanted = (block, range.symbols, source_symbols);
-                self.unicast.need(now, need.receiver, described_at, wanted);
+                return self.unicast.need(now, need.receiver, described_at, wanted);
             }
-            return;
+            return true;
         }
         let loss = self.roster.member(need.receiver).map_or(0.0, |member| member.network_loss);
         let carousel = self.carousel(block.stream);
@@ -112,6 +116,7 @@ impl Session {
             carousel.need_symbols(block.number, deficit, loss, described_at);
         }
         carousel.note_reporter(block.number, need.receiver);
+        true
     }
 
     /// Keeps the books on a deficit: for the final table, and for the proactive repair.

@@ -526,6 +526,36 @@ fn a_receiver_without_multicast_gets_everything_by_unicast() {
 }
 
 #[test]
+fn reports_of_receivers_without_multicast_keep_the_rate_up() {
+    let mut table = Table::new(|_| {});
+    let node = table.join(1);
+    for _ in 0..200 {
+        table.run(Duration::from_millis(100));
+        let echo = table.session.clock.micros(table.now);
+        let Message::Need(plain) = need(node.id, echo, &[]) else { panic!() };
+        let flags = NeedFlags { no_multicast: true, ..NeedFlags::default() };
+        table.hear(node.address, &Message::Need(Need { flags, ..plain }));
+    }
+    assert_eq!(table.session.status().rate, 100_000_000);
+}
+
+#[test]
+fn after_the_last_one_left_there_is_as_much_time_for_another_as_at_first() {
+    let mut table = Table::new(|config| config.receivers_min = 2);
+    let node = table.join(1);
+    for _ in 0..50 {
+        table.need(node, &[]);
+        table.run(Duration::from_secs(1));
+    }
+    let leave = Leave { receiver: node.id, reason: LeaveReason::Interrupted };
+    table.hear(node.address, &Message::Leave(leave));
+    table.run(Duration::from_secs(29));
+    assert_eq!(table.outcome(), None);
+    table.run(Duration::from_secs(2));
+    assert_eq!(table.outcome(), Some(Outcome::NoReceivers));
+}
+
+#[test]
 fn round_trips_of_zero_or_more_than_ten_seconds_are_ignored() {
     let mut table = Table::new(|_| {});
     let node = table.join(1);

@@ -32,16 +32,17 @@ struct Plan {
 
 impl Unicast {
     /// A receiver that stood at `described_at` needs `symbols` of `block`, which has
-    /// `source_symbols`. A NEED that describes a later state replaces what is not yet sent.
+    /// `source_symbols`. A NEED that describes a later state replaces what is not yet sent. False
+    /// when there is no room for more.
     pub(super) fn need(
         &mut self,
         now: Instant,
         receiver: ReceiverId,
         described_at: Instant,
         (block, symbols, source_symbols): (BlockId, u16, u32),
-    ) {
+    ) -> bool {
         if !self.plans.contains_key(&receiver) && self.plans.len() >= PLANS_MAX {
-            return;
+            return false;
         }
         let plan = self.plans.entry(receiver).or_insert_with(|| Plan::new(now, described_at));
         plan.heard_at = now;
@@ -54,11 +55,13 @@ impl Unicast {
         }
         let under_way = plan.under_way(block, described_at);
         let lacking = if symbols == WHOLE { source_symbols } else { u32::from(symbols) };
-        if plan.needs.len() < NEEDS_MAX && under_way < lacking {
+        let room = plan.needs.len() < NEEDS_MAX;
+        if room && under_way < lacking {
             let whole = symbols == WHOLE && under_way == 0;
             let fresh = u16::try_from(lacking - under_way).unwrap_or(WHOLE);
             plan.needs.insert(block, if whole { WHOLE } else { fresh });
         }
+        room
     }
 
     /// Takes up the next need: receiver, block and symbols ([`WHOLE`] for all).
