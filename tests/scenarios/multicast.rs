@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use imgcast_tests::{Ending, Loss, Window, WorldConfig};
+use imgcast_tests::{Ending, ImageConfig, Loss, Window, World, WorldConfig};
 
 use crate::all_done;
 
@@ -31,6 +31,22 @@ fn where_nobody_hears_multicast_everybody_gets_everything_by_unicast() {
         let known = Ending::Done { acknowledged: true };
         assert!(report.receivers.iter().all(|it| it.ending == known), "{report}");
     }
+}
+
+#[test]
+fn where_nobody_hears_multicast_the_rate_stays_up_for_as_long_as_it_takes() {
+    let mut config = deaf(1, Duration::ZERO, 6);
+    config.images[0] = ImageConfig { bytes: 4 << 20, block_log2: 13, ..config.images[0] };
+    config.senders[0].rate_max = 10_000_000;
+    let symbol_size = f64::from(config.images[0].symbol_size);
+    let on_the_wire = 6.0 * f64::from(4 << 20) * (symbol_size + 110.0) / symbol_size;
+    let ideal_seconds = on_the_wire * 8.0 / 1e7;
+    assert!(ideal_seconds > 30.0, "long enough for the circuit to break");
+    let report = World::new(config).run();
+    report.assert_clean();
+    report.assert_all_done();
+    let took = report.done_at - report.started_at;
+    assert!(took.as_secs_f64() < 1.5 * ideal_seconds, "{took:?} of {ideal_seconds} s");
 }
 
 #[test]

@@ -29,7 +29,8 @@ use crate::id::ReceiverId;
 pub struct Join {
     /// Random: tells this run of the receiver from another.
     pub nonce: [u8; 16],
-    /// Hash of host name and canonical target: the same in every run on this node and target.
+    /// Hash of hardware address, host name and canonical target: the same in every run on this
+    /// node and target.
     pub key: [u8; 16],
     /// Whether some blocks are verified already: the receiver then asks by NEED.
     pub have: bool,
