@@ -5,7 +5,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::{fmt, io};
@@ -49,17 +49,6 @@ impl Pool {
         }
     }
 
-    /// Queues a job if there is room for it.
-    ///
-    /// # Errors
-    /// Gives the job back if the queue is full.
-    pub fn try_submit<J: FnOnce() + Send + 'static>(&self, job: J) -> Result<(), Job> {
-        let Some(queue) = &self.queue else { return Err(Box::new(job)) };
-        queue.try_send(Box::new(job)).map_err(|refused| match refused {
-            TrySendError::Full(job) | TrySendError::Disconnected(job) => job,
-        })
-    }
-
     /// How many jobs have panicked so far.
     #[must_use]
     pub fn panics(&self) -> u64 {
@@ -94,7 +83,7 @@ impl fmt::Debug for Pool {
 }
 
 /// What a pool runs.
-pub type Job = Box<dyn FnOnce() + Send>;
+type Job = Box<dyn FnOnce() + Send>;
 
 fn work(jobs: &Mutex<Receiver<Job>>, panics: &AtomicU64) {
     loop {
@@ -144,29 +133,6 @@ mod tests {
         let panics = Arc::clone(&pool.panics);
         drop(pool);
         assert_eq!(panics.load(Ordering::Relaxed), 3);
-    }
-
-    #[test]
-    fn a_full_queue_gives_the_job_back() {
-        let (started, has_started) = channel();
-        let (release, released) = channel::<()>();
-        let (results, received) = channel();
-        let pool = Pool::new("test", 1, 1).unwrap();
-        pool.submit(move || {
-            started.send(()).unwrap();
-            let _ = released.recv();
-        });
-        has_started.recv().unwrap();
-        let result = |text| {
-            let results = results.clone();
-            move || results.send(text).unwrap()
-        };
-        assert!(pool.try_submit(result("queued")).is_ok());
-        let refused = pool.try_submit(result("refused")).unwrap_err();
-        release.send(()).unwrap();
-        assert_eq!(received.recv(), Ok("queued"));
-        refused();
-        assert_eq!(received.recv(), Ok("refused"));
     }
 
     #[test]

@@ -96,6 +96,10 @@ impl Report {
             Stage::Waiting => waiting(status),
             Stage::Indexing => "receiving the index".into(),
             Stage::Receiving => self.receiving(now, status),
+            Stage::Orphaned if status.silence < SILENCE_SHORT => format!(
+                "the session is over: waiting on {} for another one with this image",
+                self.place
+            ),
             Stage::Orphaned => format!(
                 "no sender heard on {} for {}: waiting for it, or for another one with this \
                  image, to come back",
@@ -218,6 +222,8 @@ fn whole_seconds(time: Duration) -> Seconds {
     Seconds(Duration::from_secs(time.as_secs()))
 }
 
+/// A sender that was heard so lately is not silent: it said that it goes.
+const SILENCE_SHORT: Duration = Duration::from_secs(2);
 /// Whoever waits for so long wants to know what to check.
 const ADVICE_AFTER: Duration = Duration::from_secs(10);
 

@@ -8,7 +8,7 @@ use std::{
 use imgcast_common::{
     id::{SessionId, Stream},
     layout::Layout,
-    wire::{Join, Message, QUESTION_OCTETS, SenderState, padded_len},
+    wire::{Join, Leave, LeaveReason, Message, QUESTION_OCTETS, SenderState, padded_len},
 };
 
 use super::{
@@ -183,6 +183,11 @@ impl Session {
             let failure = Failure::Mtu { datagram_octets, sender_mtu: None };
             self.finish(Outcome::Failed(failure));
             return;
+        }
+        if let Some(member) = self.member {
+            // Once is enough: a sender that does not hear it waits for nobody.
+            let leave = Leave { receiver: member.receiver, reason: LeaveReason::Moved };
+            self.send(Stream::Image, Message::Leave(leave), 0);
         }
         self.prepare_ledgers(&layout, offer.announce.index_hash);
         self.plans.iter_mut().for_each(super::PlanView::clear);
