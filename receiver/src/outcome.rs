@@ -117,3 +117,28 @@ pub(crate) fn listed(offers: &[Offer]) -> Vec<error::Offer> {
 const ATTEMPTS_BLOCK: u32 = 8;
 /// And the index.
 const ATTEMPTS_INDEX: u32 = 3;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nodes_of_one_name_differ_by_their_hardware_address() {
+        let output = std::env::temp_dir().join(format!("imgcast-key-{}", std::process::id()));
+        let target = Target::open(&output).unwrap();
+        let on = |name: &str| Interface {
+            name: name.into(),
+            index: 1,
+            address: std::net::Ipv4Addr::LOCALHOST.into(),
+            mtu_octets: 1500,
+            speed_megabits: None,
+            is_loopback: false,
+            is_multicast: true,
+            is_up: true,
+        };
+        let (lo, none) = (on("lo"), on("no-such-interface"));
+        assert_eq!(key(&lo, "localhost", &target), key(&lo, "localhost", &target));
+        assert_ne!(key(&lo, "localhost", &target), key(&none, "localhost", &target));
+        assert_ne!(key(&lo, "localhost", &target), key(&lo, "node1", &target));
+    }
+}
