@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use imgcast_common::{
     id::BlockId,
-    net::{Batch, Family, Interface},
+    net::{Batch, Interface},
     prng::Prng,
     wire::{Data, Header, Message, Role, WireError},
 };
@@ -28,7 +28,7 @@ use crate::{
     outcome,
     report::Report,
     session::{self, Checked, Event, Offer, Session, SessionConfig, Verdict, Via, Wanted},
-    sockets::{Arrival, Sockets},
+    sockets::{self, Arrival, Sockets},
 };
 
 /// How a transfer ended, the image being there.
@@ -44,16 +44,16 @@ pub struct Outcome {
 /// Whatever kept the image from being there, verified and flushed.
 pub fn run(config: &ReceiveConfig) -> Result<Outcome, Error> {
     let target = Target::open(&config.output)?;
-    let family = Family::of(config.network.rendezvous.ip());
-    let interface = match &config.network.interface {
-        Some(spec) => Interface::find(spec, family)?,
-        None => Interface::only(family)?,
-    };
-    let runtime = tokio::runtime::Builder::new_current_thread()
+    let interface = sockets::interface(&config.network)?;
+    event_loop()?.block_on(async { Driver::start(config, interface, target)?.run().await })
+}
+
+/// What waits for sockets, threads, timers and signals at once.
+pub(crate) fn event_loop() -> Result<tokio::runtime::Runtime, Error> {
+    tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .map_err(|source| Error::System { action: "start an event loop", source })?;
-    runtime.block_on(async { Driver::start(config, interface, target)?.run().await })
+        .map_err(|source| Error::System { action: "start an event loop", source })
 }
 
 struct Driver<'a> {

@@ -7,17 +7,17 @@ use std::{
 
 use imgcast_common::{
     id::{SessionId, Stream},
-    net::{Family, Interface, Offload},
+    net::{Interface, Offload},
     units::ByteSize,
     wire::{Announce, Join, Message, Role, SenderState},
 };
 
 use crate::{
     config::ListConfig,
-    driver::now,
+    driver::{event_loop, now},
     error::Error,
     session::Transmit,
-    sockets::{Arrival, Sockets},
+    sockets::{self, Arrival, Sockets},
 };
 
 /// Listens as `config` says and prints what it heard.
@@ -26,16 +26,8 @@ use crate::{
 /// If the interface or its sockets cannot be used.
 pub fn run(config: &ListConfig) -> Result<(), Error> {
     let rendezvous = config.network.rendezvous;
-    let family = Family::of(rendezvous.ip());
-    let interface = match &config.network.interface {
-        Some(spec) => Interface::find(spec, family)?,
-        None => Interface::only(family)?,
-    };
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|source| Error::System { action: "start an event loop", source })?;
-    let offers = runtime.block_on(listen(config, interface))?;
+    let interface = sockets::interface(&config.network)?;
+    let offers = event_loop()?.block_on(listen(config, interface))?;
     if config.is_json {
         println!("{}", json(&offers));
     } else if offers.is_empty() {

@@ -13,7 +13,7 @@ use std::{
 
 use imgcast_common::{
     net::{
-        Batch, BatchLayout, BatchPool, BatchReceiver, BatchSender, GroupSocket, Interface,
+        Batch, BatchLayout, BatchPool, BatchReceiver, BatchSender, Family, GroupSocket, Interface,
         NetError, NodeSocket, Offload,
     },
     wire::Header,
@@ -22,6 +22,7 @@ use tokio::sync::mpsc;
 use tracing::debug;
 
 use crate::{
+    config::NetworkConfig,
     error::Error,
     session::{Transmit, Via},
 };
@@ -146,6 +147,15 @@ impl Reader {
 impl Drop for Reader {
     fn drop(&mut self) {
         self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// The interface that the operator means, or the one that goes without saying.
+pub(crate) fn interface(network: &NetworkConfig) -> Result<Interface, NetError> {
+    let family = Family::of(network.rendezvous.ip());
+    match &network.interface {
+        Some(spec) => Interface::find(spec, family),
+        None => Interface::only(family),
     }
 }
 
