@@ -1,6 +1,7 @@
 //! What both ends of imgcast share: the language of the protocol, its numbers, FEC and sockets.
 
 pub mod bits;
+pub mod bucket;
 pub mod console;
 pub mod fec;
 pub mod id;

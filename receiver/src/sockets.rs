@@ -152,11 +152,7 @@ impl Drop for Reader {
 
 /// The interface that the operator means, or the one that goes without saying.
 pub(crate) fn interface(network: &NetworkConfig) -> Result<Interface, NetError> {
-    let family = Family::of(network.rendezvous.ip());
-    match &network.interface {
-        Some(spec) => Interface::find(spec, family),
-        None => Interface::only(family),
-    }
+    Interface::chosen(network.interface.as_deref(), Family::of(network.rendezvous.ip()))
 }
 
 fn layout(interface: &Interface, offload: Offload) -> BatchLayout {

@@ -13,6 +13,8 @@ use imgcast_common::units::{BitRate, Seconds};
 use imgcast_common::wire::Name;
 use tracing_subscriber::filter::Targets;
 
+use crate::session::MEMBERS_MAX;
+
 /// Sends a disk image to many machines at once
 ///
 /// One sender pushes one image by IP multicast to all receivers that join.
@@ -60,7 +62,8 @@ pub struct SendArgs {
     ///
     /// Receivers may join later, too: they get what they missed.
     #[arg(long, value_name = "N", env = "IMGCAST_MIN_RECEIVERS", hide_env_values = true)]
-    #[arg(default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=RECEIVERS_MAX))]
+    #[arg(default_value_t = 1)]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=MEMBERS_MAX as i64))]
     #[arg(help_heading = START)]
     pub min_receivers: u32,
 
@@ -175,9 +178,6 @@ fn name(text: &str) -> Result<Name, String> {
 const START: &str = "When to start";
 const NETWORK: &str = "Network";
 const OUTPUT: &str = "Output";
-
-/// Protocol section 8: so many receivers a session has at most.
-const RECEIVERS_MAX: i64 = 16_384;
 
 const AFTER_HELP: &str = "\
 Examples:

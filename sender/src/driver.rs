@@ -40,7 +40,7 @@ use crate::{
     pump::{Addresses, Pump},
     reader,
     report::Report,
-    session::{self, Event, Session, SessionConfig, Transmit, TurnId},
+    session::{self, Event, Session, Transmit, TurnId},
 };
 
 /// How a transfer ended.
@@ -66,10 +66,7 @@ impl Outcome {
 /// Whatever keeps the transfer from taking place, or ends it before its time.
 pub fn run(config: &Config) -> Result<Outcome, Error> {
     let mut report = Report::new(config.shows_progress);
-    let interface = match &config.interface {
-        Some(spec) => Interface::find(spec, config.family)?,
-        None => Interface::only(config.family)?,
-    };
+    let interface = Interface::chosen(config.interface.as_deref(), config.family)?;
     let offer = Offered::open(config, &interface, &mut report)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -138,12 +135,8 @@ impl Driver {
         }
         let threads = thread::available_parallelism().map_or(1, usize::from);
         let index_bytes = Arc::new(offer.index.to_bytes());
-        let session_config = SessionConfig {
-            index_hash: index_hash(&index_bytes),
-            unicast_port: socket.local().port(),
-            rate_max,
-            ..session_config(config, interface, &offer, addresses)
-        };
+        let (hash, port) = (index_hash(&index_bytes), socket.local().port());
+        let session_config = session_config(config, interface, &offer, addresses, hash, port);
         debug!(%session, group = %addresses.data_group, local = %socket.local(), "session begins");
         let preparer = Preparer::new(
             Arc::clone(&offer.source),
@@ -211,7 +204,7 @@ impl Driver {
 
     fn tick(&mut self) {
         self.report.progress(now(), &self.session);
-        let rate = self.session.status().rate;
+        let rate = self.session.rate();
         if send_buffer(rate) != send_buffer(self.buffered_rate) {
             self.buffered_rate = rate;
             if let Err(error) = self.socket.set_send_buffer(send_buffer(rate)) {

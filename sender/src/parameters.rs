@@ -4,29 +4,31 @@ use imgcast_common::net::{Family, Interface};
 
 use crate::{config::Config, offered::Offered, pump::Addresses, session::SessionConfig};
 
-/// What the session is told, but for what only the sockets and the index know.
+/// What the session is told; its unicast is taken at `unicast_port`.
 pub(crate) fn session_config(
     config: &Config,
     interface: &Interface,
     offer: &Offered,
     addresses: Addresses,
+    index_hash: [u8; 32],
+    unicast_port: u16,
 ) -> SessionConfig {
     SessionConfig {
         session: addresses.session,
         image: offer.index.image_id(),
-        index_hash: [0; 32],
+        index_hash,
         layout: offer.layout,
         zero_blocks: offer.index.zero().clone(),
         name: config.name.clone(),
         data_group: addresses.data_group,
-        unicast_port: 0,
+        unicast_port,
         mtu: u16::try_from(interface.mtu_octets).unwrap_or(u16::MAX),
         receivers_min: config.start.receivers_min,
         wait_min: config.start.wait_min,
         wait_max: config.start.wait_max,
         start_timeout: config.start.timeout,
         rate_start: config.rate_bits_per_second_max,
-        rate_max: 0,
+        rate_max: rate_max(config, interface),
         framing_octets: framing(interface.family()),
     }
 }

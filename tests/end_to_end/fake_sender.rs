@@ -159,7 +159,7 @@ impl Session {
         self.time_micros += 1;
         let sync = Sync {
             time_micros: self.time_micros,
-            grtt: Sync::pack_grtt(Duration::from_millis(10)),
+            grtt: imgcast_common::timing::quantise_rtt(Duration::from_millis(10)),
             group_log2: 0,
             feedback_window_ms: 10,
             rate_kilobits: 100_000,

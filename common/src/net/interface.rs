@@ -66,6 +66,15 @@ impl Interface {
         select_only(&Self::list()?, &default_route_interfaces(family), family)
     }
 
+    /// The interface that an operator means: the one [`find`](Self::find) finds if it is named,
+    /// else the [`only`](Self::only) one.
+    ///
+    /// # Errors
+    /// As these two.
+    pub fn chosen(spec: Option<&str>, family: Family) -> Result<Self, NetError> {
+        spec.map_or_else(|| Self::only(family), |spec| Self::find(spec, family))
+    }
+
     /// The family of [`Self::address`].
     #[must_use]
     pub fn family(&self) -> Family {

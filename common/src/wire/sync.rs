@@ -21,10 +21,7 @@ use super::{
     codec::{Reader, Writer},
     range,
 };
-use crate::{
-    layout::BLOCKS_MAX,
-    timing::{quantise_rtt, unquantise_rtt},
-};
+use crate::{layout::BLOCKS_MAX, timing::unquantise_rtt};
 
 /// The sender's plan for one stream.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -79,12 +76,6 @@ impl Sync {
     #[must_use]
     pub fn grtt(&self) -> Duration {
         unquantise_rtt(self.grtt)
-    }
-
-    /// Packs a round trip time for [`grtt`](Self::grtt).
-    #[must_use]
-    pub fn pack_grtt(grtt: Duration) -> u8 {
-        quantise_rtt(grtt)
     }
 
     /// `T_fb` as a duration.

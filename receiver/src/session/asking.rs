@@ -15,6 +15,7 @@
 use std::time::{Duration, Instant};
 
 use imgcast_common::{
+    bucket::Bucket,
     id::Stream,
     prng::Prng,
     timing::{GRTT_MIN, GRTT_START, draw_backoff},
@@ -43,8 +44,7 @@ pub(super) struct Asking {
     /// When to report without needs, and which poll that answers.
     report: Option<(Instant, u16)>,
     sent_at: Instant,
-    tokens: f64,
-    tokens_at: Instant,
+    bucket: Bucket,
     network_loss: f64,
 }
 
@@ -69,8 +69,7 @@ impl Asking {
             poll: 0,
             report: None,
             sent_at: now,
-            tokens: 0.0,
-            tokens_at: now,
+            bucket: Bucket::new(now, 0.0),
             network_loss: 0.0,
         }
     }
@@ -78,7 +77,7 @@ impl Asking {
     /// A member of a new session says so soon: the sender then knows that the way back works.
     pub(super) fn begin_session(&mut self, now: Instant, prng: &mut Prng, needs_burst: f64) {
         let network_loss = self.network_loss;
-        *self = Self { tokens: needs_burst, network_loss, ..Self::new(now) };
+        *self = Self { bucket: Bucket::new(now, needs_burst), network_loss, ..Self::new(now) };
         self.report = Some((now + CONFIRM_WITHIN.mul_f64(prng.unit()), 0));
     }
 
@@ -109,18 +108,6 @@ impl Asking {
 
     pub(super) const fn network_loss(&self) -> f64 {
         self.network_loss
-    }
-
-    /// Takes one token of the rate that the sender allows.
-    fn take_token(&mut self, now: Instant, per_second: f64, burst: f64) -> bool {
-        let elapsed = now.saturating_duration_since(self.tokens_at).as_secs_f64();
-        self.tokens_at = now;
-        self.tokens = (self.tokens + elapsed * per_second).min(burst);
-        let granted = self.tokens >= 1.0;
-        if granted {
-            self.tokens -= 1.0;
-        }
-        granted
     }
 
     const fn cycle_timeout(&self) -> Option<Instant> {
@@ -264,7 +251,7 @@ impl Session {
         needs: Vec<BlockRange>,
     ) -> bool {
         let Some(member) = self.member else { return false };
-        if !self.asking.take_token(now, member.needs_per_second, member.needs_burst) {
+        if !self.asking.bucket.take(now, member.needs_per_second, member.needs_burst) {
             return false;
         }
         let (echo_micros, heard_at) = self.asking.echo.unwrap_or((0, now));

@@ -141,7 +141,7 @@ impl Table {
     fn sync(&mut self, planned: &[BlockRange]) {
         let sync = Sync {
             time_micros: 1,
-            grtt: Sync::pack_grtt(Duration::from_millis(2)),
+            grtt: imgcast_common::timing::quantise_rtt(Duration::from_millis(2)),
             group_log2: 0,
             feedback_window_ms: 0,
             rate_kilobits: 1_000_000,

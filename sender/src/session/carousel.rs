@@ -15,7 +15,7 @@ use imgcast_common::{
     fec::BlockShape,
     id::{BlockId, EncodingSymbolId, ReceiverId, Stream},
     layout::Layout,
-    wire::{BlockRange, WHOLE, ranges_max},
+    wire::{BlockRange, SYMBOLS_PER_BLOCK_MAX, WHOLE, ranges_max},
 };
 
 /// The schedule of one stream.
@@ -310,7 +310,7 @@ impl Carousel {
             return WHOLE;
         }
         let to_come = self.active.get(&block).map_or(0, |active| active.to_come(now));
-        u16::try_from(to_come).unwrap_or(WHOLE - 1).min(SYMBOLS_LISTED_MAX)
+        u16::try_from(to_come.min(SYMBOLS_PER_BLOCK_MAX)).unwrap_or(WHOLE - 1)
     }
 
     /// Whether nothing is owed and nothing planned beyond the turns that run.
@@ -367,5 +367,3 @@ const ACTIVE_BLOCKS_MAX: usize = 65_536;
 const HISTORY: Duration = Duration::from_secs(2);
 /// A whole turn leaves in a few dozen bursts.
 const SENT_RUNS_MAX: usize = 64;
-/// The most that a range of a SYNC may say.
-const SYMBOLS_LISTED_MAX: u16 = 8_111;

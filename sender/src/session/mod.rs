@@ -33,6 +33,7 @@ use std::{
 
 use imgcast_common::{
     bits::BitSet,
+    bucket::Bucket,
     id::{ReceiverId, Stream},
     prng::Prng,
     wire::{AbortReason, DATA_HEAD_LEN, Header, Message, SenderState, TRAILER_LEN},
@@ -48,7 +49,7 @@ use closing::Closing;
 use governor::Governor;
 use pacer::Pacer;
 use repair::RepairController;
-use roster::{Bucket, Roster};
+use roster::Roster;
 use sending::Turns;
 use syncs::SyncTimer;
 use unicast::Unicast;
@@ -231,6 +232,12 @@ impl Session {
     #[must_use]
     pub fn member(&self, id: ReceiverId) -> Option<&Member> {
         self.roster.member(id)
+    }
+
+    /// The rate that is paced, in bits per second on the wire.
+    #[must_use]
+    pub const fn rate(&self) -> u64 {
+        self.pacer.rate()
     }
 
     /// What to tell people.

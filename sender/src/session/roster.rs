@@ -14,6 +14,7 @@ use std::{
 };
 
 use imgcast_common::{
+    bucket::Bucket,
     id::ReceiverId,
     wire::{Done, Join, Need},
 };
@@ -242,31 +243,6 @@ impl Member {
             polled_at: None,
             bucket: Bucket::new(now, f64::from(NEEDS_BURST)),
         }
-    }
-}
-
-/// A token bucket for counting messages.
-#[derive(Clone, Debug)]
-pub(super) struct Bucket {
-    tokens: f64,
-    at: Instant,
-}
-
-impl Bucket {
-    pub(super) const fn new(now: Instant, tokens: f64) -> Self {
-        Self { tokens, at: now }
-    }
-
-    /// Takes one token, if there is one.
-    pub(super) fn take(&mut self, now: Instant, per_second: f64, burst: f64) -> bool {
-        let elapsed = now.saturating_duration_since(self.at).as_secs_f64();
-        self.at = self.at.max(now);
-        self.tokens = (self.tokens + elapsed * per_second).min(burst);
-        let granted = self.tokens >= 1.0;
-        if granted {
-            self.tokens -= 1.0;
-        }
-        granted
     }
 }
 

@@ -7,7 +7,7 @@ use std::{
 
 use imgcast_common::{
     id::{ReceiverId, Stream},
-    timing::{GRTT_MIN, feedback_window, group_log2},
+    timing::{GRTT_MIN, feedback_window, group_log2, quantise_rtt},
     wire::{Message, Poll, SenderState, Sync},
 };
 
@@ -122,7 +122,7 @@ impl Session {
         self.syncs.remember(time_micros, self.group_datagrams);
         Sync {
             time_micros,
-            grtt: Sync::pack_grtt(self.clock.grtt()),
+            grtt: quantise_rtt(self.clock.grtt()),
             group_log2,
             feedback_window_ms: u16::try_from(window).unwrap_or(u16::MAX),
             rate_kilobits: u32::try_from(self.pacer.rate() / 1000).unwrap_or(u32::MAX),
