@@ -36,7 +36,7 @@ use crate::{
     error::{Error, exit},
     image::{Prepared, PreparedBlock, Preparer, TurnRequest},
     offered::Offered,
-    parameters::{rate_max, send_buffer, session_config},
+    parameters::{send_buffer, session_config},
     pump::{Addresses, Pump},
     reader,
     report::Report,
@@ -127,8 +127,6 @@ impl Driver {
             data_group: config.data_group(session),
         };
         let socket = Arc::new(NodeSocket::open(interface, config.hops, config.portbase)?);
-        let rate_max = rate_max(config, interface);
-        socket.set_send_buffer(send_buffer(rate_max))?;
         let grant = socket.set_receive_buffer(RECEIVE_BUFFER)?;
         if grant.is_cut() {
             debug!(granted = grant.granted_bytes, "feedback has a small socket buffer");
@@ -137,6 +135,9 @@ impl Driver {
         let index_bytes = Arc::new(offer.index.to_bytes());
         let (hash, port) = (index_hash(&index_bytes), socket.local().port());
         let session_config = session_config(config, interface, &offer, addresses, hash, port);
+        let seed = prng.bits();
+        let state = Session::new(session_config, seed, now());
+        socket.set_send_buffer(send_buffer(state.rate()))?;
         debug!(%session, group = %addresses.data_group, local = %socket.local(), "session begins");
         let preparer = Preparer::new(
             Arc::clone(&offer.source),
@@ -158,9 +159,9 @@ impl Driver {
         .map_err(|source| Error::System { what: "a thread to send", source })?;
         let stop = Arc::new(AtomicBool::new(false));
         reader::start(Arc::clone(&socket), Arc::clone(&stop), inputs_sender.clone())?;
-        let seed = prng.bits();
         Ok(Self {
-            session: Session::new(session_config, seed, now()),
+            buffered_rate: state.rate(),
+            session: state,
             inputs,
             inputs_sender,
             pump,
@@ -170,7 +171,6 @@ impl Driver {
             offer,
             stop,
             socket,
-            buffered_rate: rate_max,
             sent_anything: false,
             not_taken: None,
             dropped: BTreeMap::new(),
@@ -186,9 +186,10 @@ impl Driver {
         loop {
             let asked_again_at = if let Some(end) = self.drain()? {
                 return self.finish(end);
-            } else if self.pump.has_room() {
+            } else if self.pump.has_room(self.session.rate()) {
                 self.session.poll_timeout()
             } else {
+                self.session.handle_backlog();
                 now() + PUMP_WAIT
             };
             tokio::select! {
@@ -199,11 +200,16 @@ impl Driver {
                 _ = terminations.recv() => self.interrupt(Signal::SIGTERM)?,
             }
             self.session.handle_timeout(now());
+            self.follow_rate();
         }
     }
 
     fn tick(&mut self) {
         self.report.progress(now(), &self.session);
+    }
+
+    /// The socket buffers what belongs to the rate, and no more.
+    fn follow_rate(&mut self) {
         let rate = self.session.rate();
         if send_buffer(rate) != send_buffer(self.buffered_rate) {
             self.buffered_rate = rate;
@@ -291,7 +297,7 @@ impl Driver {
         let mut ended = None;
         loop {
             let mut idle = true;
-            while self.pump.has_room()
+            while self.pump.has_room(self.session.rate())
                 && let Some(transmit) = self.session.poll_transmit(now())
             {
                 idle = false;

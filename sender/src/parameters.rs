@@ -34,14 +34,15 @@ pub(crate) fn session_config(
 }
 
 /// The rate never to exceed: what the operator says, or what the interface can do.
-pub(crate) fn rate_max(config: &Config, interface: &Interface) -> u64 {
+fn rate_max(config: &Config, interface: &Interface) -> u64 {
     let speed = interface.speed_megabits.map(|megabits| u64::from(megabits) * 1_000_000);
     config.rate_bits_per_second_max.or(speed).unwrap_or(RATE_UNKNOWN)
 }
 
-/// Ten milliseconds' worth.
+/// Five milliseconds' worth: a link that is slower than the rate is to hold the sending thread up
+/// rather than to drop what it cannot carry.
 pub(crate) fn send_buffer(rate: u64) -> usize {
-    usize::try_from(rate / 800).unwrap_or(usize::MAX).clamp(SEND_BUFFER_MIN, SEND_BUFFER_MAX)
+    usize::try_from(rate / 1600).unwrap_or(usize::MAX).clamp(SEND_BUFFER_MIN, SEND_BUFFER_MAX)
 }
 
 /// What UDP, IP and Ethernet (preamble, header, FCS and gap) add to a payload.
@@ -54,7 +55,7 @@ const fn framing(family: Family) -> u16 {
 
 /// Where the interface does not know its speed it is taken for the fastest in common use.
 const RATE_UNKNOWN: u64 = 10_000_000_000;
-/// A burst of the largest size fits.
-const SEND_BUFFER_MIN: usize = 128 << 10;
+/// A burst of the largest size fits, twice with what the kernel adds.
+const SEND_BUFFER_MIN: usize = 64 << 10;
 /// More only delays SYNC behind symbols.
 const SEND_BUFFER_MAX: usize = 4 << 20;

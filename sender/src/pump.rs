@@ -27,7 +27,7 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct Pump {
     queue: Option<Sender<Item>>,
-    waiting: Arc<AtomicUsize>,
+    waiting_octets: Arc<AtomicUsize>,
     accepted: Arc<AtomicUsize>,
     closing: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
@@ -47,14 +47,24 @@ enum Item {
     Burst(Burst, Arc<PreparedBlock>),
 }
 
+impl Item {
+    /// Octets of it, roughly.
+    fn octets(&self) -> usize {
+        match self {
+            Self::Message(..) => MESSAGE_OCTETS,
+            Self::Burst(burst, block) => burst.count as usize * block.shape().symbol_size(),
+        }
+    }
+}
+
 #[derive(Debug)]
 struct Worker {
     sender: BatchSender,
     addresses: Addresses,
     group_counter: u64,
     other_counter: u64,
-    heads: Vec<[u8; DATA_HEAD_LEN]>,
-    trailers: Vec<[u8; TRAILER_LEN]>,
+    heads: Box<[[u8; DATA_HEAD_LEN]; RUN_MAX]>,
+    trailers: Box<[[u8; TRAILER_LEN]; RUN_MAX]>,
     accepted: Arc<AtomicUsize>,
     closing: Arc<AtomicBool>,
 }
@@ -70,28 +80,29 @@ impl Pump {
         failed: impl Fn(NetError) + Send + 'static,
     ) -> std::io::Result<Self> {
         let (queue, items) = channel();
-        let waiting = Arc::new(AtomicUsize::new(0));
-        let (left, accepted) = (Arc::clone(&waiting), Arc::new(AtomicUsize::new(0)));
+        let waiting_octets = Arc::new(AtomicUsize::new(0));
+        let (left, accepted) = (Arc::clone(&waiting_octets), Arc::new(AtomicUsize::new(0)));
         let closing = Arc::new(AtomicBool::new(false));
         let worker = Worker {
             sender,
             addresses,
             group_counter: 0,
             other_counter: 0,
-            heads: Vec::new(),
-            trailers: Vec::new(),
+            heads: Box::new([[0; DATA_HEAD_LEN]; RUN_MAX]),
+            trailers: Box::new([[0; TRAILER_LEN]; RUN_MAX]),
             accepted: Arc::clone(&accepted),
             closing: Arc::clone(&closing),
         };
         let thread = thread::Builder::new()
             .name("send".into())
             .spawn(move || worker.run(&items, &left, failed))?;
-        Ok(Self { queue: Some(queue), waiting, accepted, closing, thread: Some(thread) })
+        Ok(Self { queue: Some(queue), waiting_octets, accepted, closing, thread: Some(thread) })
     }
 
-    /// Whether more may be handed over now.
-    pub(crate) fn has_room(&self) -> bool {
-        self.waiting.load(Ordering::Relaxed) < QUEUE_MAX
+    /// Whether more may be handed over now, that is to leave at so many bits per second.
+    pub(crate) fn has_room(&self, rate: u64) -> bool {
+        let octets_max = usize::try_from(rate / 8 * QUEUE_MILLIS_MAX / 1000).unwrap_or(usize::MAX);
+        self.waiting_octets.load(Ordering::Relaxed) < octets_max.max(QUEUE_OCTETS_MIN)
     }
 
     /// How many things for a group the network has taken so far.
@@ -114,7 +125,7 @@ impl Pump {
     }
 
     fn push(&self, item: Item) {
-        self.waiting.fetch_add(1, Ordering::Relaxed);
+        self.waiting_octets.fetch_add(item.octets(), Ordering::Relaxed);
         if let Some(queue) = &self.queue {
             // A thread that is gone has said why through `failed`.
             let _ = queue.send(item);
@@ -136,6 +147,7 @@ impl Drop for Pump {
 impl Worker {
     fn run(mut self, items: &Receiver<Item>, waiting: &AtomicUsize, failed: impl Fn(NetError)) {
         for item in items {
+            let octets = item.octets();
             let to = match &item {
                 Item::Message(to, ..) => *to,
                 Item::Burst(burst, _) => burst.to,
@@ -149,7 +161,7 @@ impl Worker {
                     self.send_burst(&burst, &block)
                 }
             };
-            waiting.fetch_sub(1, Ordering::Relaxed);
+            waiting.fetch_sub(octets, Ordering::Relaxed);
             match result {
                 Ok(()) if !matches!(to, Destination::Unicast(_)) => {
                     self.accepted.fetch_add(1, Ordering::Relaxed);
@@ -179,26 +191,34 @@ impl Worker {
     }
 
     fn send_burst(&mut self, burst: &Burst, block: &PreparedBlock) -> Result<(), NetError> {
-        self.heads.clear();
-        self.trailers.clear();
         let symbol_size = u16::try_from(block.shape().symbol_size()).unwrap_or(u16::MAX);
-        let mut symbols = Vec::with_capacity(burst.count as usize);
-        for position in 0..burst.count {
-            let Some(head) = burst.head(position) else { continue };
-            let Some(symbol) = block.symbol(head.esi) else { continue };
-            let counter = self.next_counter(burst.to);
-            let stream = burst.block.stream;
-            let header = Header { session: self.addresses.session, stream, counter };
-            let head = head.emit(&header, symbol_size);
-            self.trailers.push(data_trailer(&head, symbol));
-            self.heads.push(head);
-            symbols.push(symbol);
+        let mut symbols: [&[u8]; RUN_MAX] = [&[]; RUN_MAX];
+        let mut first = 0;
+        while first < burst.count {
+            let mut length = 0;
+            while length < RUN_MAX && first < burst.count {
+                let (head, position) = (burst.head(first), length);
+                first += 1;
+                let Some(head) = head else { continue };
+                let Some(symbol) = block.symbol(head.esi) else { continue };
+                let counter = self.next_counter(burst.to);
+                let stream = burst.block.stream;
+                let header = Header { session: self.addresses.session, stream, counter };
+                let head = head.emit(&header, symbol_size);
+                self.trailers[position] = data_trailer(&head, symbol);
+                self.heads[position] = head;
+                symbols[position] = symbol;
+                length += 1;
+            }
+            let mut datagrams = [Datagram::whole(&[]); RUN_MAX];
+            let parts = self.heads.iter().zip(symbols).zip(self.trailers.iter());
+            for (datagram, ((head, symbol), trailer)) in datagrams.iter_mut().zip(parts) {
+                *datagram = Datagram { parts: [head, symbol, trailer] };
+            }
+            let address = self.address(burst.to);
+            self.sender.send_run(&datagrams[..length], address)?;
         }
-        let parts = self.heads.iter().zip(symbols).zip(&self.trailers);
-        let datagrams: Vec<Datagram<'_>> = parts
-            .map(|((head, symbol), trailer)| Datagram { parts: [head, symbol, trailer] })
-            .collect();
-        self.sender.send_run(&datagrams, self.address(burst.to)).map(|_| ())
+        Ok(())
     }
 
     const fn next_counter(&mut self, to: Destination) -> u64 {
@@ -231,7 +251,14 @@ fn sleep_until(at: Instant) {
     }
 }
 
-/// Bursts for several milliseconds at 10 Gbit/s; beyond it the pacer is told to wait.
-const QUEUE_MAX: usize = 64;
+/// Twice what is handed over ahead of its time: beyond it the network takes less than the rate,
+/// and more would only grow old here.
+const QUEUE_MILLIS_MAX: u64 = 10;
+/// Two bursts: one leaves while the next waits.
+const QUEUE_OCTETS_MIN: usize = 128 << 10;
+/// A message hardly counts beside symbols.
+const MESSAGE_OCTETS: usize = 200;
+/// As many symbols of 1,408 octets as one call takes with segmentation offload.
+const RUN_MAX: usize = 44;
 /// Sleeping for less takes longer than that.
 const SLEEP_MIN: Duration = Duration::from_micros(60);

@@ -43,8 +43,9 @@ impl Preparer {
     ) -> Result<Self, Error> {
         let pool = Pool::new("prepare", threads, queue_max)
             .map_err(|source| Error::System { what: "threads to prepare blocks", source })?;
-        let recent = Mutex::new(Recent::default());
-        Ok(Self { blocks: Arc::new(Blocks { source, index, index_bytes, layout, recent }), pool })
+        let (recent, spare) = (Mutex::new(Recent::default()), Arc::new(Spare::default()));
+        let blocks = Blocks { source, index, index_bytes, layout, recent, spare };
+        Ok(Self { blocks: Arc::new(blocks), pool })
     }
 
     /// Prepares a turn and hands it to `deliver` on one of the threads, exactly once; waits for
@@ -85,7 +86,7 @@ pub struct Prepared {
 #[derive(Clone, Debug)]
 pub struct PreparedBlock {
     shape: BlockShape,
-    source: Arc<Vec<u8>>,
+    source: Arc<Symbols>,
     first_repair: EncodingSymbolId,
     repairs: Arc<Vec<u8>>,
 }
@@ -102,9 +103,9 @@ impl PreparedBlock {
     #[must_use]
     pub fn symbol(&self, esi: EncodingSymbolId) -> Option<&[u8]> {
         let (symbols, position) = if esi.get() < self.shape.source_symbols() {
-            (&self.source, esi.get())
+            (&self.source.octets, esi.get())
         } else {
-            (&self.repairs, esi.get().checked_sub(self.first_repair.get())?)
+            (&*self.repairs, esi.get().checked_sub(self.first_repair.get())?)
         };
         let start = (position as usize).checked_mul(self.shape.symbol_size())?;
         symbols.get(start..)?.get(..self.shape.symbol_size())
@@ -119,6 +120,7 @@ struct Blocks {
     index_bytes: Arc<Vec<u8>>,
     layout: Layout,
     recent: Mutex<Recent>,
+    spare: Arc<Spare>,
 }
 
 impl Blocks {
@@ -134,7 +136,7 @@ impl Blocks {
         let repairs = if repairs == 0 {
             Vec::new()
         } else {
-            let stored = &source[..shape.stored_len() as usize];
+            let stored = &source.octets[..shape.stored_len() as usize];
             repair_symbols(&shape, stored, first_repair, repairs)
                 .map_err(|error| internal(block, error.to_string()))?
         };
@@ -147,13 +149,14 @@ impl Blocks {
         block: BlockId,
         layout: &Layout,
         shape: &BlockShape,
-    ) -> Result<Arc<Vec<u8>>, Error> {
+    ) -> Result<Arc<Symbols>, Error> {
         if let Some(source) = self.recent().find(block) {
             return Ok(source);
         }
         let symbols_len = shape.source_symbols() as usize * shape.symbol_size();
-        let mut source = vec![0; symbols_len];
-        let stored = &mut source[..shape.stored_len() as usize];
+        let mut source = Spare::take(&self.spare, symbols_len);
+        let (stored, padding) = source.octets.split_at_mut(shape.stored_len() as usize);
+        padding.fill(0);
         let range = layout.block_range(block.number);
         match block.stream {
             Stream::Image => {
@@ -170,7 +173,9 @@ impl Blocks {
             }
         }
         let source = Arc::new(source);
-        self.recent().insert(block, &source);
+        let recent_max = RECENT_OCTETS_MAX / usize::try_from(layout.block_size()).unwrap_or(1);
+        let recent_max = recent_max.clamp(RECENT_BLOCKS_MIN, RECENT_BLOCKS_MAX);
+        self.recent().insert(block, &source, recent_max);
         Ok(source)
     }
 
@@ -183,10 +188,10 @@ impl Blocks {
 /// The blocks that were prepared last, the latest first: repair follows a whole turn soon, and
 /// then needs neither disk nor hash.
 #[derive(Debug, Default)]
-struct Recent(VecDeque<(BlockId, Arc<Vec<u8>>)>);
+struct Recent(VecDeque<(BlockId, Arc<Symbols>)>);
 
 impl Recent {
-    fn find(&mut self, block: BlockId) -> Option<Arc<Vec<u8>>> {
+    fn find(&mut self, block: BlockId) -> Option<Arc<Symbols>> {
         let position = self.0.iter().position(|(id, _)| *id == block)?;
         let entry = self.0.remove(position)?;
         let source = Arc::clone(&entry.1);
@@ -194,11 +199,43 @@ impl Recent {
         Some(source)
     }
 
-    fn insert(&mut self, block: BlockId, source: &Arc<Vec<u8>>) {
+    fn insert(&mut self, block: BlockId, source: &Arc<Symbols>, blocks_max: usize) {
         // Two jobs may have read the same block at the same time.
         self.0.retain(|(id, _)| *id != block);
         self.0.push_front((block, Arc::clone(source)));
-        self.0.truncate(RECENT_BLOCKS_MAX);
+        self.0.truncate(blocks_max);
+    }
+}
+
+/// The source symbols of a block. Their memory goes back to where it came from.
+#[derive(Debug)]
+struct Symbols {
+    octets: Vec<u8>,
+    home: Arc<Spare>,
+}
+
+impl Drop for Symbols {
+    fn drop(&mut self) {
+        let mut spare = self.home.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let octets = spare.len() * self.octets.capacity();
+        if octets < SPARE_OCTETS_MAX {
+            spare.push(std::mem::take(&mut self.octets));
+        }
+    }
+}
+
+/// Memory of blocks that are gone, for those to come: fresh memory costs a page fault every 4 KiB,
+/// which takes longer than to read them.
+#[derive(Debug, Default)]
+struct Spare(Mutex<Vec<Vec<u8>>>);
+
+impl Spare {
+    /// Room for so many octets, of any value.
+    fn take(home: &Arc<Self>, octets: usize) -> Symbols {
+        let used = home.0.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let mut buffer = used.unwrap_or_default();
+        buffer.resize(octets, 0);
+        Symbols { octets: buffer, home: Arc::clone(home) }
     }
 }
 
@@ -219,9 +256,15 @@ fn internal(block: BlockId, reason: String) -> Error {
     Error::Internal { task: format!("prepare {block}"), reason }
 }
 
-/// 16 MiB with the usual blocks, and what a link of 1 Gbit/s carries until the needs for a block
-/// have come back. After that the kernel's page cache serves, at the price of hashing again.
+/// What a link of 1 Gbit/s carries until the needs for a block have come back. After that the
+/// kernel's page cache serves, at the price of hashing again.
+const RECENT_OCTETS_MAX: usize = 16 << 20;
+/// Those that are interleaved on the wire.
+const RECENT_BLOCKS_MIN: usize = 4;
+/// Looking through more takes longer than it saves.
 const RECENT_BLOCKS_MAX: usize = 16;
+/// More is hardly ever given back at once while other blocks are read.
+const SPARE_OCTETS_MAX: usize = 8 << 20;
 
 #[cfg(test)]
 mod tests {
@@ -359,7 +402,7 @@ mod tests {
         bench.write_to(0);
         let repair = prepare(0, 2).unwrap();
         assert_symbols(&repair, &bench.image[..BLOCK_SIZE], 8_000_000, 2);
-        for number in 1..=u32::try_from(RECENT_BLOCKS_MAX).unwrap() {
+        for number in 1..=40 {
             prepare(number, 0).unwrap();
         }
         assert_eq!(prepare(0, 2).unwrap_err().code(), "image-changed", "no longer recent");

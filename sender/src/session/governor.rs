@@ -2,9 +2,11 @@
 //!
 //! *Congestion is loss that rises with the rate.* What the way to a receiver loses at any rate is
 //! the business of repair; `Floor`, its lowest loss of the last half minute, stands for it. Loss
-//! above the floor slows the session (AIMD, so that two sessions share a link); receivers that
-//! report nothing at all slow it too, and stop it in the end (RFC 8085 section 3.1.10, circuit
-//! breaker).
+//! above the floor slows the session (AIMD, so that two sessions share a link), as do datagrams
+//! that the sockets of receivers drop and receivers that run out of memory because they cannot
+//! decode or write as fast. Where the sender's own machine or link is the limit nothing is lost:
+//! what it accepts is the rate. Receivers that report nothing at all slow the session too, and
+//! stop it in the end (RFC 8085 section 3.1.10, circuit breaker).
 
 use std::{
     collections::BTreeMap,
@@ -21,9 +23,12 @@ pub(super) struct Governor {
     /// The rate that got through when there was congestion last.
     capacity: u64,
     starting: bool,
+    /// The sender's own machine or link was the limit last.
+    is_local: bool,
     period_at: Instant,
-    /// Datagrams that had been sent to the group when the rate changed last.
-    sent_at_change: u64,
+    /// Datagrams that had been sent to the group when it was told of the present rate; `None`
+    /// until then. With that SYNC receivers begin to count anew.
+    sent_when_told: Option<u64>,
     samples: BTreeMap<ReceiverId, Sample>,
     floors: BTreeMap<ReceiverId, Floor>,
     rest_periods: u32,
@@ -37,9 +42,22 @@ pub(super) struct Governor {
 #[derive(Clone, Copy, Debug)]
 struct Sample {
     loss: f64,
-    /// Loss above the receiver's floor that chance does not explain.
+    /// The share of the rate that is too much for this receiver or the way to it: loss above the
+    /// receiver's floor that chance does not explain, or what it could not take in.
     excess: f64,
     at: Instant,
+}
+
+/// What a receiver says of how it keeps up.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Keeping {
+    /// Share of the group's datagrams that the network lost.
+    pub(super) network_loss: f64,
+    /// Share that its own socket dropped.
+    pub(super) socket_loss: f64,
+    /// The octets of the image that it decodes and writes in a second, if it has no more memory to
+    /// keep the others in.
+    pub(super) limit: Option<u64>,
 }
 
 /// The lowest loss of one receiver, by as much higher as it may have been by chance, in this
@@ -66,8 +84,9 @@ impl Governor {
             rate_max,
             capacity: rate_max,
             starting: rate_start < rate_max,
+            is_local: false,
             period_at: now,
-            sent_at_change: 0,
+            sent_when_told: None,
             samples: BTreeMap::new(),
             floors: BTreeMap::new(),
             rest_periods: 0,
@@ -87,27 +106,42 @@ impl Governor {
         self.loss
     }
 
-    /// A receiver reported what the network lost. `sent_by_then` is how many datagrams had gone to
-    /// the group when the SYNC that it echoes left; `None` if that is not known.
+    /// A receiver reported how it keeps up. `sent_by_then` is how many datagrams had gone to the
+    /// group when the SYNC that it echoes left; `None` if that is not known. Of `active` receivers
+    /// more than one in twenty are enough to slow down at once; returns whether they did.
     pub(super) fn on_report(
         &mut self,
         now: Instant,
         id: ReceiverId,
-        loss: f64,
+        keeping: Keeping,
         sent_by_then: Option<u64>,
-    ) {
+        active: u32,
+    ) -> bool {
         self.on_sign_of_life();
-        let datagrams = sent_by_then.and_then(|sent| sent.checked_sub(self.sent_at_change));
-        let Some(datagrams) = datagrams.filter(|datagrams| *datagrams >= DATAGRAMS_JUDGED_MIN)
-        else {
-            return;
-        };
+        let (Some(then), Some(told)) = (sent_by_then, self.sent_when_told) else { return false };
+        // Whoever lost the SYNC that told of the rate hears of it with one of the next.
+        let settled = self.rate * TOLD_WITHIN_MILLIS / 8 / 1000 / DATAGRAM_OCTETS;
+        let datagrams = then.saturating_sub(told);
+        if datagrams < settled.max(DATAGRAMS_JUDGED_MIN) {
+            return false;
+        }
         // A receiver that loses this much may by chance report so much more or less.
+        let loss = keeping.network_loss;
         let datagrams = datagrams.min(DATAGRAMS_PER_REPORT) as f64;
         let chance = 3.0 * (loss.max(1.0 / datagrams) / datagrams).sqrt();
         let floor = self.floors.entry(id).or_insert_with(|| Floor::new(now));
-        let excess = loss - chance - floor.lower(now, loss + chance);
+        let congestion = loss - chance - floor.lower(now, loss + chance);
+        let limit = keeping.limit.map_or(0.0, |limit| 1.0 - limit as f64 * 8.0 / self.rate as f64);
+        let excess = congestion.max(keeping.socket_loss).max(limit);
         self.samples.insert(id, Sample { loss, excess, at: now });
+        let too_much = self.samples.values().filter(|sample| sample.excess > EXCESS_MAX);
+        let (too_much, active) = (too_much.count() as u64, u64::from(active));
+        let at_once = too_much * 20 > active && self.rest_periods == 0;
+        if at_once && !matches!(self.probe, Probe::Running { .. }) {
+            let excess = self.quantile(|sample| sample.excess).unwrap_or(excess);
+            self.slow_down(excess.max(EXCESS_MAX));
+        }
+        at_once
     }
 
     /// A receiver said something, be it only that it hears nothing of the group.
@@ -124,9 +158,22 @@ impl Governor {
         self.silent_periods = 0;
     }
 
-    /// Ends a control period when its time has come; returns whether a poll is due. `sent` is how
-    /// many datagrams have gone to the group so far.
-    pub(super) fn handle_timeout(&mut self, now: Instant, grtt: Duration, sent: u64) -> bool {
+    /// The group is being told of the rate; `sent` datagrams have gone to it so far.
+    pub(super) const fn on_told(&mut self, sent: u64) {
+        if self.sent_when_told.is_none() {
+            self.sent_when_told = Some(sent);
+        }
+    }
+
+    /// Ends a control period when its time has come; returns whether a poll is due. `held_back`:
+    /// the share of the schedule that the sender's own machine or link did not take, if that can
+    /// be told.
+    pub(super) fn handle_timeout(
+        &mut self,
+        now: Instant,
+        grtt: Duration,
+        held_back: impl FnOnce() -> Option<f64>,
+    ) -> bool {
         if now < self.period_at {
             return false;
         }
@@ -135,14 +182,18 @@ impl Governor {
         } else {
             (20 * grtt).max(PERIOD_MIN)
         };
+        let held_back = held_back().unwrap_or(0.0);
         self.period_at = now + period;
         self.samples.retain(|_, sample| now < sample.at + 5 * period);
-        if !std::mem::take(&mut self.reported) {
-            self.on_silence(sent);
+        let reported = std::mem::take(&mut self.reported);
+        if held_back > HELD_BACK_MAX {
+            self.on_held_back(held_back);
+        } else if !reported {
+            self.on_silence();
         } else if let Some(loss) = self.quantile(|sample| sample.loss)
             && let Some(excess) = self.quantile(|sample| sample.excess)
         {
-            self.on_loss(now, loss, excess, sent);
+            self.on_loss(now, loss, excess, held_back);
         }
         true
     }
@@ -158,49 +209,63 @@ impl Governor {
         values.get((values.len() * 95).div_ceil(100).max(1) - 1).copied()
     }
 
-    fn on_silence(&mut self, sent: u64) {
+    fn on_silence(&mut self) {
         self.silent_periods += 1;
         if self.silent_periods >= SILENT_PERIODS_BREAK {
-            self.set_rate(RATE_MIN, sent);
+            self.set_rate(RATE_MIN);
         } else if self.silent_periods.is_multiple_of(SILENT_PERIODS_MAX) {
             self.starting = false;
-            self.set_rate(self.rate / 2, sent);
+            self.set_rate(self.rate / 2);
         }
     }
 
-    fn on_loss(&mut self, now: Instant, loss: f64, excess: f64, sent: u64) {
+    /// What the machine or its link accepted is the rate, and a little more, so that it shows when
+    /// they take more again.
+    fn on_held_back(&mut self, share: f64) {
+        self.starting = false;
+        self.is_local = true;
+        self.capacity = part(self.rate, (1.0 - share).max(HELD_BACK_RATE_MIN));
+        self.set_rate(self.capacity + self.capacity / STEPS);
+    }
+
+    fn on_loss(&mut self, now: Instant, loss: f64, excess: f64, held_back: f64) {
         self.loss = loss;
         if let Probe::Running { back_to } = self.probe {
             self.probe = Probe::Due(now + PROBE_INTERVAL);
-            self.set_rate(back_to, sent);
+            self.set_rate(back_to);
             return;
         }
         if excess > EXCESS_MAX {
-            self.starting = false;
             if self.rest_periods == 0 {
-                #[expect(
-                    clippy::cast_possible_truncation,
-                    clippy::cast_sign_loss,
-                    reason = "≤ 900"
-                )]
-                let permille = ((0.9 - excess).max(0.5) * 1000.0) as u64;
-                self.capacity = self.rate / 1000 * (permille + 100);
-                self.set_rate(self.rate / 1000 * permille, sent);
-                self.rest_periods = REST_PERIODS;
+                self.slow_down(excess);
                 return;
             }
         } else if self.probe_is_due(now, loss) {
-            self.starting = false;
             self.probe = Probe::Running { back_to: self.rate };
-            self.set_rate(self.rate / 2, sent);
+            self.set_rate(self.rate / 2);
             return;
-        } else if self.rest_periods == 0 {
-            let step = if self.starting { self.rate } else { self.capacity / STEPS };
-            self.set_rate(self.rate + step.max(RATE_MIN / STEPS), sent);
+        } else if self.rest_periods == 0 && held_back < HELD_BACK_MIN {
+            let step = match (self.starting, self.is_local) {
+                (true, _) => self.rate,
+                (false, true) => self.rate / STEPS_LOCAL,
+                (false, false) => self.capacity / STEPS,
+            };
+            self.set_rate(self.rate + step.max(RATE_MIN / STEPS));
             self.capacity = self.capacity.max(self.rate);
             self.starting &= self.rate < self.rate_max;
         }
         self.rest_periods = self.rest_periods.saturating_sub(1);
+    }
+
+    /// Such a share of the rate did not get through.
+    fn slow_down(&mut self, excess: f64) {
+        // The first rate that is too high may be so by far; later ones were reached step by step.
+        let share_min = if self.starting { RATE_SHARE_MIN } else { 0.5 };
+        self.starting = false;
+        self.is_local = false;
+        self.capacity = part(self.rate, (1.0 - excess).max(share_min));
+        self.set_rate(part(self.rate, (0.9 * (1.0 - excess)).max(share_min)));
+        self.rest_periods = REST_PERIODS;
     }
 
     fn probe_is_due(&self, now: Instant, loss: f64) -> bool {
@@ -208,11 +273,11 @@ impl Governor {
     }
 
     /// Reports on the old rate do not count any more.
-    fn set_rate(&mut self, rate: u64, sent: u64) {
+    fn set_rate(&mut self, rate: u64) {
         let rate = rate.clamp(RATE_MIN.min(self.rate_max), self.rate_max);
         if rate != self.rate {
             self.rate = rate;
-            self.sent_at_change = sent;
+            self.sent_when_told = None;
             self.samples.clear();
         }
     }
@@ -233,6 +298,12 @@ impl Floor {
     }
 }
 
+/// A share of a rate.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "at most the rate")]
+fn part(rate: u64, share: f64) -> u64 {
+    (rate as f64 * share.clamp(0.0, 1.0)) as u64
+}
+
 /// A gigabit link carries it five times over, a link of 100 Mbit/s shows it as loss at once.
 pub(super) const RATE_START: u64 = 200_000_000;
 /// Below it a session makes no progress that anybody would wait for.
@@ -241,6 +312,10 @@ const RATE_MIN: u64 = 1_000_000;
 const START_PERIOD_MIN: Duration = Duration::from_millis(25);
 /// Periods afterwards.
 const PERIOD_MIN: Duration = Duration::from_millis(200);
+/// Two or three SYNCs.
+const TOLD_WITHIN_MILLIS: u64 = 25;
+/// Of the usual symbol, with framing.
+const DATAGRAM_OCTETS: u64 = 1_518;
 /// Fewer say nothing about a loss of a few percent.
 const DATAGRAMS_JUDGED_MIN: u64 = 300;
 /// Reports speak of the last few thousand datagrams, however long the rate has been the same.
@@ -249,6 +324,14 @@ const DATAGRAMS_PER_REPORT: u64 = 4_096;
 const EXCESS_MAX: f64 = 0.005;
 /// After slowing down the queues need so long to drain.
 const REST_PERIODS: u32 = 2;
+/// However much of the first bursts was lost, so much of the rate remains.
+const RATE_SHARE_MIN: f64 = 1.0 / 64.0;
+/// A machine that does not take this share of the schedule is the limit …
+const HELD_BACK_MAX: f64 = 0.03;
+/// … (of which a single look says no more than this: a stall is no slow link) …
+const HELD_BACK_RATE_MIN: f64 = 1.0 / 8.0;
+/// … and one that takes all but this could take more.
+const HELD_BACK_MIN: f64 = 0.005;
 /// Without any report for so long the rate is halved.
 const SILENT_PERIODS_MAX: u32 = 10;
 /// Without any for so long the sender all but stops, and probes with a few datagrams.
@@ -256,6 +339,8 @@ const SILENT_PERIODS_BREAK: u32 = 40;
 /// From nothing to what got through last in so many periods; it does not depend on the rate, so
 /// that two sessions share a link.
 const STEPS: u64 = 64;
+/// The sender's own link says without loss that the rate is too high: it may be tried sooner.
+const STEPS_LOCAL: u64 = 4;
 /// A medium's own loss changes slowly.
 const FLOOR_MEMORY: Duration = Duration::from_secs(30);
 /// Half the rate for one period in so long costs one percent.
@@ -285,12 +370,23 @@ mod tests {
 
         /// One control period, at the end of which each of `reports` is made.
         fn period(&mut self, reports: &[(u32, f64)]) {
-            self.now += Duration::from_millis(201);
+            self.period_held_back(reports, 0.0);
+        }
+
+        fn period_held_back(&mut self, reports: &[(u32, f64)], held_back: f64) {
+            self.now += PERIOD;
             self.sent += self.governor.rate() / 8 / 1518 / 5;
+            let active = u32::try_from(reports.len()).unwrap();
             for (id, loss) in reports {
-                self.governor.on_report(self.now, ReceiverId(*id), *loss, Some(self.sent));
+                self.report(*id, Keeping { network_loss: *loss, ..KEEPS_UP }, active);
             }
-            self.governor.handle_timeout(self.now, Duration::from_millis(1), self.sent);
+            self.governor.handle_timeout(self.now, Duration::from_millis(1), || Some(held_back));
+            self.governor.on_told(self.sent);
+        }
+
+        fn report(&mut self, id: u32, keeping: Keeping, active: u32) -> bool {
+            let (now, sent) = (self.now, self.sent);
+            self.governor.on_report(now, ReceiverId(id), keeping, Some(sent), active)
         }
 
         /// Receivers report `loss` at each rate for `periods`, as exactly as datagrams allow.
@@ -314,6 +410,42 @@ mod tests {
     }
 
     const GIGABIT: u64 = 1_000_000_000;
+    const PERIOD: Duration = Duration::from_millis(201);
+    const KEEPS_UP: Keeping = Keeping { network_loss: 0.0, socket_loss: 0.0, limit: None };
+
+    #[test]
+    fn a_link_of_the_sender_s_own_is_found_within_two_periods_and_followed() {
+        let mut trial = Trial::new(RATE_START, 10 * GIGABIT);
+        let mut rates = Vec::new();
+        for period in 0..60 {
+            let link = if period < 30 { GIGABIT / 20 } else { GIGABIT };
+            let surplus = 1.0 - (link as f64 / trial.governor.rate() as f64).min(1.0);
+            trial.period_held_back(&[(0, 0.0), (1, 0.0)], surplus);
+            rates.push(trial.governor.rate());
+        }
+        let slow = GIGABIT / 20;
+        assert!(rates[1..30].iter().all(|rate| (slow..slow * 13 / 10).contains(rate)), "{rates:?}");
+        assert!(rates[59] > GIGABIT && rates[59] < GIGABIT * 13 / 10, "{rates:?}");
+    }
+
+    #[test]
+    fn a_receiver_that_cannot_keep_up_slows_a_small_group_at_once() {
+        let cannot = [
+            Keeping { socket_loss: 0.3, ..KEEPS_UP },
+            Keeping { limit: Some(GIGABIT / 8 * 7 / 10), ..KEEPS_UP },
+            Keeping { network_loss: 0.35, ..KEEPS_UP },
+        ];
+        for keeping in cannot {
+            let mut trial = Trial::new(GIGABIT, GIGABIT);
+            trial.run(3, |_| 0.0);
+            trial.sent += 10_000;
+            assert!(trial.report(1, keeping, 8), "{keeping:?}");
+            let rate = trial.governor.rate();
+            assert!((GIGABIT / 2..GIGABIT * 7 / 10).contains(&rate), "{keeping:?}: {rate}");
+            trial.sent += 10_000;
+            assert!(!trial.report(2, keeping, 8), "it takes a while until that shows");
+        }
+    }
 
     #[test]
     fn without_loss_the_rate_doubles_up_to_the_highest() {

@@ -165,6 +165,11 @@ impl Session {
         self.turns.set_ready(turn);
     }
 
+    /// What was handed out has not left yet, and no more may be handed out now.
+    pub const fn handle_backlog(&mut self) {
+        self.pacer.hold_back();
+    }
+
     /// Ends the session before its time and tells everybody why.
     pub fn handle_stop(&mut self, now: Instant, reason: AbortReason, text: &str) {
         if self.state != SenderState::Closing {

@@ -12,6 +12,7 @@ use imgcast_common::{
 use super::{
     Event, MemberState, Session,
     carousel::Reporters,
+    governor::Keeping,
     roster::{NEEDS_BURST, NEEDS_PER_SECOND},
 };
 
@@ -53,11 +54,32 @@ impl Session {
             + self.pacer.burst_time(self.datagram_octets()).max(GRTT_MIN);
         self.governor.on_sign_of_life();
         if !need.flags.no_multicast && !need.flags.detached {
-            let sent_by_then = self.syncs.sent_by(need.echo_micros);
-            let loss = f64::from(need.network_loss) / 65_536.0;
-            self.governor.on_report(now, need.receiver, loss, sent_by_then);
+            self.follow(now, need);
         }
         self.merge(now, header.stream, need, described_at);
+    }
+
+    /// Lets the rate follow what a receiver says of how it keeps up.
+    fn follow(&mut self, now: Instant, need: &Need) {
+        let Some(member) = self.roster.member(need.receiver) else { return };
+        let is_short = u32::from(need.free_blocks) < member.memory_blocks / 4;
+        let drain = u64::from(need.drain_kilobytes) * 1000;
+        let keeping = Keeping {
+            network_loss: f64::from(need.network_loss) / 65_536.0,
+            socket_loss: f64::from(need.socket_loss) / 65_536.0,
+            limit: (is_short && drain > 0).then(|| self.on_the_wire(drain)),
+        };
+        let sent_by_then = self.syncs.sent_by(need.echo_micros);
+        let active = self.roster.active_count();
+        if self.governor.on_report(now, need.receiver, keeping, sent_by_then, active) {
+            self.pacer.set_rate(self.governor.rate());
+            self.sync_soon();
+        }
+    }
+
+    /// Octets on the wire that bring so many octets of the image.
+    fn on_the_wire(&self, octets: u64) -> u64 {
+        octets * self.datagram_octets() / u64::from(self.config.layout.symbol_size())
     }
 
     fn merge(&mut self, now: Instant, stream: Stream, need: &Need, described_at: Instant) {

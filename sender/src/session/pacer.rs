@@ -1,5 +1,10 @@
 //! When the next burst may leave, so that the mean rate is kept and no burst is longer than a few
 //! milliseconds of it.
+//!
+//! What a stall left unsent is a debt of time: a millisecond of it is made up for at once, a few
+//! more are paid back by going a little faster, and the rest is given up. Given up because what
+//! had been handed out did not leave, it shows that the rate is more than this machine or its link
+//! can take.
 
 use std::time::{Duration, Instant};
 
@@ -9,13 +14,35 @@ pub(super) struct Pacer {
     rate_bits_per_second: u64,
     next_at: Instant,
     last_at: Instant,
+    /// Time of the schedule that was missed and is still to be made up for.
+    debt: Duration,
+    /// Since the last burst there was a time when no more could be handed out.
+    is_held_back: bool,
+    /// How much of the schedule was given up because of that, lately.
+    held_back: HeldBack,
     /// Octets that unicast may send while the group wants data too.
     unicast_credit: i64,
 }
 
+/// What became of the schedule over some time.
+#[derive(Debug)]
+struct HeldBack {
+    since: Instant,
+    given_up: Duration,
+    octets: u64,
+}
+
 impl Pacer {
     pub(super) const fn new(rate_bits_per_second: u64, now: Instant) -> Self {
-        Self { rate_bits_per_second, next_at: now, last_at: now, unicast_credit: 0 }
+        Self {
+            rate_bits_per_second,
+            next_at: now,
+            last_at: now,
+            debt: Duration::ZERO,
+            is_held_back: false,
+            held_back: HeldBack { since: now, given_up: Duration::ZERO, octets: 0 },
+            unicast_credit: 0,
+        }
     }
 
     pub(super) const fn set_rate(&mut self, rate_bits_per_second: u64) {
@@ -46,10 +73,55 @@ impl Pacer {
 
     /// Takes so many octets off the schedule; returns when they are to leave.
     pub(super) fn take(&mut self, now: Instant, octets: u64) -> Instant {
-        let at = self.next_at.max(now.checked_sub(CATCH_UP).unwrap_or(now));
-        self.next_at = at + self.time_for(octets);
+        self.miss(now);
+        self.is_held_back = false;
+        self.held_back.octets += octets;
+        let time = self.time_for(octets);
+        let paid = self.debt.min(time / DEBT_SHARE);
+        self.debt -= paid;
+        let at = self.next_at;
+        self.next_at = at + time - paid;
         self.last_at = at.max(now);
         self.last_at
+    }
+
+    /// What should have left by now and cannot be made up for at once.
+    fn miss(&mut self, now: Instant) {
+        let earliest = now.checked_sub(CATCH_UP).unwrap_or(now);
+        let Some(missed) = earliest.checked_duration_since(self.next_at) else { return };
+        self.next_at = earliest;
+        let debt = self.debt + missed;
+        self.debt = debt.min(DEBT_MAX);
+        if self.is_held_back {
+            self.held_back.given_up += debt - self.debt;
+        }
+    }
+
+    /// There was nothing to send: no time is missed.
+    pub(super) fn rest(&mut self, now: Instant) {
+        self.next_at = self.next_at.max(now.checked_sub(CATCH_UP).unwrap_or(now));
+        self.debt = Duration::ZERO;
+    }
+
+    /// What was handed out does not leave as fast as the schedule wants.
+    pub(super) const fn hold_back(&mut self) {
+        self.is_held_back = true;
+    }
+
+    /// The share of the schedule that was given up because of that since this was answered last;
+    /// `None` while too little has left to tell a link that is slow from one that delivers in
+    /// gulps.
+    pub(super) fn held_back(&mut self, now: Instant) -> Option<f64> {
+        if self.is_held_back {
+            self.miss(now);
+        }
+        let HeldBack { since, given_up, octets } = self.held_back;
+        let lasted = now.saturating_duration_since(since);
+        if lasted < JUDGED_MIN || (octets < JUDGED_OCTETS_MIN && lasted < JUDGED_MAX) {
+            return None;
+        }
+        self.held_back = HeldBack { since: now, given_up: Duration::ZERO, octets: 0 };
+        Some((given_up.as_secs_f64() / lasted.as_secs_f64()).min(1.0))
     }
 
     /// When the last burst that was handed out leaves, and with it what is handed out behind it.
@@ -78,10 +150,20 @@ impl Pacer {
     }
 }
 
-/// How far ahead of its time a burst is handed out: as long as a host may sleep too long.
-const LOOKAHEAD: Duration = Duration::from_millis(2);
-/// What was missed longer ago is not made up for, or a stall would end in a flood.
+/// How far ahead of its time a burst is handed out: as long as a busy host may sleep too long.
+const LOOKAHEAD: Duration = Duration::from_millis(4);
+/// What was missed longer ago is not made up for at once, or a stall would end in a flood …
 const CATCH_UP: Duration = Duration::from_millis(1);
+/// … and what was missed longer ago than that, never.
+const DEBT_MAX: Duration = Duration::from_millis(4);
+/// The shortest time over which it is judged whether the schedule can be kept …
+const JUDGED_MIN: Duration = Duration::from_millis(20);
+/// … in which so much left, which is more than socket and queues take in at once …
+const JUDGED_OCTETS_MIN: u64 = 512 << 10;
+/// … unless it takes very long.
+const JUDGED_MAX: Duration = Duration::from_millis(500);
+/// A debt is paid back by going faster by so many parts in one.
+const DEBT_SHARE: u32 = 8;
 /// A switch port of 128 KiB and more holds a burst of so long at a tenth of the rate in excess.
 const BURST_MILLIS_MAX: u64 = 5;
 /// One datagram with segmentation offload carries 44 symbols of 1,408 octets.
@@ -106,10 +188,39 @@ mod tests {
         }
         assert_eq!(at, start + Duration::from_millis(99));
         let late = start + Duration::from_secs(5);
-        assert_eq!(pacer.take(late, 10_000), late);
-        assert_eq!(pacer.take(late, 10_000), late);
-        let caught_up = pacer.take(late, 10_000);
-        assert_eq!(caught_up, late + Duration::from_millis(1));
+        let mut sent = 0;
+        while pacer.take(late, 10_000) <= late {
+            sent += 1;
+        }
+        assert_eq!(sent, 2, "a millisecond is made up for at once");
+        (0..100).for_each(|_| at = pacer.take(late, 10_000));
+        assert_eq!(at, late + Duration::from_millis(101 - 4), "four more bit by bit");
+        assert_eq!(pacer.held_back(late), Some(0.0), "nobody held it back");
+    }
+
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "a base for virtual time")]
+    fn what_does_not_leave_shows_by_how_much_the_rate_is_too_high() {
+        let start = Instant::now();
+        let mut pacer = Pacer::new(80_000_000, start);
+        let mut now = start;
+        for burst in 1..=1000 {
+            now = start + burst * Duration::from_micros(1250);
+            pacer.hold_back();
+            pacer.take(now, 10_000);
+            if burst == 40 {
+                assert_eq!(pacer.held_back(now), None, "too little to tell");
+            }
+        }
+        let share = pacer.held_back(now).unwrap();
+        assert!((0.18..0.21).contains(&share), "{share}");
+        let idle = start + Duration::from_secs(9);
+        pacer.rest(idle);
+        pacer.hold_back();
+        pacer.take(idle, 10_000);
+        assert_eq!(pacer.held_back(idle), Some(0.0), "there was nothing to send");
+        pacer.hold_back();
+        assert_eq!(pacer.held_back(idle + Duration::from_secs(1)), Some(0.995), "it is stuck");
     }
 
     #[test]

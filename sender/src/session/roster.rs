@@ -55,6 +55,8 @@ pub struct Member {
     pub network_loss: f64,
     /// Share that its own socket dropped, smoothed.
     pub socket_loss: f64,
+    /// Blocks that it has memory for.
+    pub memory_blocks: u32,
     /// Symbols that it asked for beyond what it was sent at first.
     pub repaired_symbols: u64,
     /// Its last words.
@@ -235,6 +237,7 @@ impl Member {
             done_blocks: 0,
             network_loss: 0.0,
             socket_loss: 0.0,
+            memory_blocks: join.memory_blocks,
             repaired_symbols: 0,
             done: None,
             confirmed: false,

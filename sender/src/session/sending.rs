@@ -144,12 +144,18 @@ impl Session {
             }
         }
         while self.has_listeners
-            && self.turns.group.len() < TURNS_AHEAD
+            && self.turns.group.len() < self.turns_ahead()
             && let Some(plan) = self.next_plan(now)
         {
             let event = self.turns.push(plan, None);
             self.events.push_back(event);
         }
+    }
+
+    /// Turns that are prepared ahead of their time.
+    fn turns_ahead(&self) -> usize {
+        let blocks = TURNS_AHEAD_OCTETS / self.config.layout.block_size();
+        usize::try_from(blocks).unwrap_or(usize::MAX).clamp(INTERLEAVED_TURNS, TURNS_AHEAD_MAX)
     }
 
     fn next_plan(&mut self, now: Instant) -> Option<Plan> {
@@ -178,7 +184,10 @@ impl Session {
         match (self.next_unicast(), self.turns.next_group()) {
             (Some(position), _) => self.unicast_burst(now, position, self.group_wants()),
             (None, Some(position)) => self.group_burst(now, position),
-            (None, None) => None,
+            (None, None) => {
+                self.pacer.rest(now);
+                None
+            }
         }
     }
 
@@ -270,7 +279,9 @@ const fn make_burst(
 /// A microburst in a switch costs each of them little.
 const INTERLEAVED_TURNS: usize = 4;
 /// Reading, hashing and coding a block takes a few milliseconds; at 10 Gbit/s it is sent in one.
-const TURNS_AHEAD: usize = 16;
+const TURNS_AHEAD_MAX: usize = 16;
+/// The largest blocks are eight times as large as the usual ones.
+const TURNS_AHEAD_OCTETS: u64 = 32 << 20;
 /// Unicast is slower, and a new NEED changes what is wanted.
 const UNICAST_TURNS_AHEAD: usize = 4;
 /// The index is small and all wait for it: it goes out with more repair than loss needs.

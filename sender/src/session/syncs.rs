@@ -86,6 +86,7 @@ impl Session {
         }
         self.syncs.last_at = now;
         self.syncs.soon = false;
+        self.governor.on_told(self.group_datagrams);
         if !self.index.is_idle() || self.turns.has_stream(Stream::Index) {
             self.syncs.index_busy_until = now + INDEX_SYNCS_FOR;
         }
@@ -139,7 +140,9 @@ impl Session {
     pub(super) fn govern(&mut self, now: Instant) {
         let settling = self.feedback_window() + 2 * self.clock.grtt();
         self.repair.handle_timeout(now, settling);
-        if self.governor.handle_timeout(now, self.clock.grtt(), self.group_datagrams) {
+        let (grtt, pacer) = (self.clock.grtt(), &mut self.pacer);
+        if self.governor.handle_timeout(now, grtt, || pacer.held_back(now)) {
+            self.sync_soon();
             self.pacer.set_rate(self.governor.rate());
             let period = self.governor.poll_timeout().saturating_duration_since(now);
             self.poll_sample(period);
