@@ -114,9 +114,12 @@ const BANNED: &[(&str, &str)] = &[
         "#[ignore",
         "a test that does not run proves nothing; skip with a notice if tools are missing",
     ),
-    ("unsafe", "nix and socket2 have safe calls for all that is needed"),
+    ("unsafe", "nix and socket2 have safe calls for all that is needed but vector instructions"),
     ("\t", "indent with spaces"),
 ];
+
+/// The one file that may: vector instructions chosen at run time take raw pointers.
+const UNSAFE_PLACE: &str = "common/src/fec/gf256/kernel.rs";
 
 /// Every crate that is named in a Cargo.toml: a new one is a decision, made here.
 const DEPENDENCIES: &[(&str, &str)] = &[
@@ -128,7 +131,8 @@ const DEPENDENCIES: &[(&str, &str)] = &[
     ),
     (
         "tests",
-        "blake3 crc32fast imgcast-common imgcast-receiver imgcast-sender nix proptest serde_json",
+        "blake3 clap crc32fast criterion imgcast-common imgcast-receiver imgcast-sender nix \
+         proptest serde_json",
     ),
 ];
 
@@ -183,7 +187,11 @@ fn nothing_is_unfinished_unsafe_or_switched_off() {
             // A word in prose is no code, but an intention left undone in prose is one.
             let code = if line.trim_start().starts_with("//") { "" } else { line };
             for (word, reason) in BANNED {
-                let text = if *word == "unsafe" { code } else { line };
+                let text = match *word {
+                    "unsafe" if file.path == UNSAFE_PLACE => "",
+                    "unsafe" => code,
+                    _ => line,
+                };
                 if is_named(text, word) {
                     file.fault(&mut faults, number, &format!("has {word:?}"), reason);
                 }

@@ -1,7 +1,12 @@
 //! A stored block out of the symbols that arrived.
 
+use std::iter;
+
 use raptorq::{EncodingPacket, PayloadId, SourceBlockDecoder};
 
+use super::gf256::{Kernel, add_products};
+use super::rows::{Generator, Worthwhile};
+use super::solver::Recipe;
 use super::{BLOCK_NUMBER, BlockShape, FecError, contained};
 use crate::bits::BitSet;
 use crate::id::EncodingSymbolId;
@@ -24,6 +29,10 @@ impl Received {
     /// an allocation: its contents do not matter.
     #[must_use]
     pub fn new(shape: BlockShape, mut buffer: Vec<u8>) -> Self {
+        if buffer.capacity() < shape.symbols_len() {
+            // Fresh zeroes come from the system for nothing, and no contents are moved.
+            buffer = vec![0; shape.symbols_len()];
+        }
         buffer.resize(shape.symbols_len(), 0);
         let present = BitSet::new(shape.source_symbols);
         Self { shape, block: buffer, present, repair_ids: Vec::new(), repairs: Vec::new() }
@@ -87,6 +96,12 @@ impl Received {
         if self.known() >= self.shape.padded_symbols + SYMBOLS_HELD_SURPLUS_MAX {
             return Insertion::Full;
         }
+        if self.repairs.is_empty() {
+            // Source symbols come first as a rule: what is missing now is what repairs will fill.
+            let deficit = self.shape.padded_symbols.saturating_sub(self.known());
+            let reserved = deficit.clamp(1, REPAIRS_RESERVED_MAX) as usize;
+            self.repairs.reserve_exact(reserved * self.shape.symbol_size());
+        }
         self.repair_ids.push(esi);
         self.repairs.extend_from_slice(symbol);
         Insertion::New
@@ -101,11 +116,10 @@ impl Received {
     /// # Errors
     /// [`FecError::TooFew`] or [`FecError::Panicked`], and with it everything received, unchanged.
     pub fn decode(mut self) -> Result<Vec<u8>, Undecoded> {
-        if !self.is_complete() {
-            match self.solve() {
-                Ok(solution) => self.fill_gaps(&solution),
-                Err(error) => return Err(Undecoded { error, received: Box::new(self) }),
-            }
+        if !self.is_complete()
+            && let Err(error) = self.complete()
+        {
+            return Err(Undecoded { error, received: Box::new(self) });
         }
         self.block.truncate(self.shape.stored_len as usize);
         Ok(self.block)
@@ -117,21 +131,77 @@ impl Received {
         self.block
     }
 
-    /// All K source symbols, from the library.
-    fn solve(&self) -> Result<Vec<u8>, FecError> {
-        let shape = &self.shape;
-        let too_few = FecError::TooFew { known: self.known(), needed: shape.padded_symbols };
+    /// Makes the missing source symbols, the faster way.
+    fn complete(&mut self) -> Result<(), FecError> {
+        let shape = self.shape;
         if self.known() < shape.padded_symbols {
-            return Err(too_few);
+            return Err(self.too_few());
         }
-        let solution = contained(shape, || {
+        let kernel = Kernel::best();
+        let missing = shape.source_symbols - self.present.count();
+        if missing <= Worthwhile::with(kernel).decoded
+            && let Some(generator) = Generator::of(&shape)?
+        {
+            return self.complete_by_rows(kernel, &generator);
+        }
+        self.complete_by_library()
+    }
+
+    /// Makes them of all present symbols and as many repair symbols: the cost is proportional to
+    /// how many are missing.
+    pub(super) fn complete_by_rows(
+        &mut self,
+        kernel: Kernel,
+        generator: &Generator,
+    ) -> Result<(), FecError> {
+        let size = self.shape.symbol_size();
+        let runs: Vec<(u32, u32)> = self.present.runs().collect();
+        let present = self.present.count() as usize;
+        let missing: Vec<usize> = missing(&self.present).map(|esi| esi as usize).collect();
+        let rows = self.repair_ids.iter().map(|&esi| {
+            let row = generator.row(esi)?;
+            let mut sorted = Vec::with_capacity(present + missing.len());
+            for (first, run) in &runs {
+                sorted.extend_from_slice(&row[*first as usize..][..*run as usize]);
+            }
+            sorted.extend(missing.iter().map(|&esi| row[esi]));
+            Ok(sorted)
+        });
+        let Some(recipe) = Recipe::new(kernel, present, missing.len(), rows)? else {
+            return Err(self.too_few());
+        };
+        let mut targets = Vec::with_capacity(missing.len());
+        let mut sources: Vec<&[u8]> = Vec::with_capacity(present + missing.len());
+        for (esi, symbol) in (0..).zip(self.block.chunks_exact_mut(size)) {
+            if self.present.contains(esi) {
+                sources.push(symbol);
+            } else {
+                symbol.fill(0);
+                targets.push(symbol);
+            }
+        }
+        sources.extend(recipe.repairs.iter().map(|place| &self.repairs[place * size..][..size]));
+        add_products(kernel, &mut targets, &sources, &recipe.coefficients);
+        Ok(())
+    }
+
+    /// Makes them the library's way, whose cost is the same however many are missing.
+    pub(super) fn complete_by_library(&mut self) -> Result<(), FecError> {
+        let shape = self.shape;
+        let solution = contained(&shape, || {
             let octets = u64::from(shape.padded_symbols) * u64::from(shape.symbol_size);
             let mut decoder = SourceBlockDecoder::new(BLOCK_NUMBER, &shape.object(), octets);
             // In one call: each call with enough symbols is a whole attempt at a solution.
             decoder.decode(self.packets())
         })?;
         // The library gives no other length; a shorter one would panic in `fill_gaps`.
-        solution.filter(|symbols| symbols.len() >= shape.symbols_len()).ok_or(too_few)
+        let solution = solution.filter(|symbols| symbols.len() >= shape.symbols_len());
+        self.fill_gaps(&solution.ok_or_else(|| self.too_few())?);
+        Ok(())
+    }
+
+    fn too_few(&self) -> FecError {
+        FecError::TooFew { known: self.known(), needed: self.shape.padded_symbols }
     }
 
     /// All known symbols, as the library takes them.
@@ -152,11 +222,9 @@ impl Received {
     /// Copies the missing source symbols out of the decoded source block.
     fn fill_gaps(&mut self, solution: &[u8]) {
         let size = self.shape.symbol_size();
-        let mut next = 0;
-        while let Some(esi) = self.present.first_clear_from(next) {
+        for esi in missing(&self.present) {
             let range = esi as usize * size..(esi as usize + 1) * size;
             self.block[range.clone()].copy_from_slice(&solution[range]);
-            next = esi + 1;
         }
     }
 }
@@ -184,6 +252,15 @@ pub struct Undecoded {
     pub received: Box<Received>,
 }
 
+/// The source symbols that are not there, ascending.
+fn missing(present: &BitSet) -> impl Iterator<Item = u32> {
+    let first = present.first_clear_from(0);
+    iter::successors(first, |last| present.first_clear_from(last + 1))
+}
+
 /// A block that K + 10 honest symbols do not decode is polluted with all but certainty (256^-11);
 /// the rest is room for symbols that arrive while that is found out.
 pub const SYMBOLS_HELD_SURPLUS_MAX: u32 = 64;
+
+/// As many repair symbols as make up for a loss of 2 % of a usual block, in 23 KiB.
+const REPAIRS_RESERVED_MAX: u32 = 16;

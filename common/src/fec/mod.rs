@@ -17,6 +17,9 @@
 
 mod decoder;
 mod encoder;
+mod gf256;
+mod rows;
+mod solver;
 
 use std::any::Any;
 use std::ops::Range;

@@ -1,6 +1,8 @@
 use proptest::prelude::*;
 use raptorq::SourceBlockEncoder;
 
+use super::gf256::Kernel;
+use super::rows::Generator;
 use super::*;
 use crate::prng::Prng;
 
@@ -278,6 +280,50 @@ fn a_panic_of_the_library_is_an_error() {
     assert_eq!(contained(&shape, || panic!("T {number}")), Err::<(), _>(panicked("T 64")));
 }
 
+#[test]
+fn repair_symbols_are_the_same_one_by_one_and_all_at_once() {
+    let mut prng = Prng::new(9);
+    // K is 84, 526 and, too many for a generator, 2565.
+    for (stored_len, count) in [(5000, 200), (526 * 64, 150), (2500 * 64 + 1, 2)] {
+        let shape = BlockShape::new(stored_len, 64).unwrap();
+        let stored = random_block(&mut prng, stored_len);
+        let first = 1_000_000;
+        let together = repair_symbols(&shape, &stored, esi(first), count).unwrap();
+        for (id, symbol) in (first..).zip(together.chunks_exact(64)) {
+            assert_eq!(repair_symbols(&shape, &stored, esi(id), 1).unwrap(), symbol, "ESI {id}");
+        }
+    }
+}
+
+#[test]
+fn rows_and_library_agree_on_which_symbols_do_not_suffice() {
+    let mut prng = Prng::new(10);
+    let shape = BlockShape::new(640, 64).unwrap();
+    let stored = random_block(&mut prng, 640);
+    let generator = Generator::of(&shape).unwrap().unwrap();
+    let mut failed = 0;
+    for _ in 0..1000 {
+        let lost: Vec<u32> = (0..10).filter(|_| prng.chance(500_000)).collect();
+        if lost.is_empty() {
+            continue;
+        }
+        let first = 10 + u32::try_from(prng.below(1 << 23)).unwrap();
+        let mut received = received_without(shape, &stored, &lost);
+        insert_repairs(&mut received, &stored, first, u32::try_from(lost.len()).unwrap());
+        let by_library = received.clone().complete_by_library();
+        let by_rows = received.complete_by_rows(Kernel::best(), &generator);
+        assert_eq!(by_rows, by_library);
+        if by_rows.is_err() {
+            failed += 1;
+            assert_eq!(by_rows, Err(FecError::TooFew { known: 10, needed: 10 }));
+            // What was received is as it was: with one more it decodes.
+            let (block, surplus) = decode_with_more(received, &stored, first + 100);
+            assert_eq!((block, surplus), (stored.clone(), 1));
+        }
+    }
+    assert!((1..30).contains(&failed), "{failed}");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(100))]
     #[test]
@@ -298,5 +344,57 @@ proptest! {
         prop_assert_eq!(received.is_complete(), lost.is_empty());
         let (block, _) = decode_with_more(received, &stored, first);
         prop_assert!(block == stored);
+    }
+
+    #[test]
+    fn rows_make_the_repair_symbols_that_the_library_makes(
+        stored_len in 1u32..60_000,
+        symbol_size in prop_oneof![Just(64u16), Just(96), Just(1408), Just(8896)],
+        position in 0u32..=1_000_000,
+        count in 1u32..12,
+        seed: u64,
+    ) {
+        let shape = BlockShape::new(stored_len, symbol_size).unwrap();
+        let stored = random_block(&mut Prng::new(seed), stored_len);
+        let (start, end) = (shape.padded_symbols(), EncodingSymbolId::END - count);
+        let first = u64::from(end - start) * u64::from(position) / 1_000_000;
+        let first = esi(start + u32::try_from(first).unwrap());
+        let expected = encoder::by_library(&shape, &stored, first, count).unwrap();
+        let rows = Generator::of(&shape).unwrap().unwrap().rows(first, count).unwrap();
+        for kernel in Kernel::available() {
+            let found = encoder::by_rows(kernel, &shape, &stored, &rows);
+            prop_assert!(found == expected, "{kernel:?}");
+        }
+    }
+
+    #[test]
+    fn rows_decode_what_the_library_decodes(
+        stored_len in 1u32..60_000,
+        symbol_size in prop_oneof![Just(64u16), Just(96), Just(1408)],
+        missing in 1u32..=130,
+        surplus in 0u32..3,
+        first in prop_oneof![10_000u32..1 << 23, Just(EncodingSymbolId::END - 133)],
+        seed: u64,
+    ) {
+        let mut prng = Prng::new(seed);
+        let shape = BlockShape::new(stored_len, symbol_size).unwrap();
+        let stored = random_block(&mut prng, stored_len);
+        let missing = missing.min(shape.source_symbols());
+        let mut lost: Vec<u32> = (0..shape.source_symbols()).collect();
+        while lost.len() > missing as usize {
+            lost.swap_remove(usize::try_from(prng.below(lost.len() as u64)).unwrap());
+        }
+        let mut received = received_without(shape, &stored, &lost);
+        insert_repairs(&mut received, &stored, first, missing + surplus);
+        let generator = Generator::of(&shape).unwrap().unwrap();
+        let by_library = received.clone().complete_by_library();
+        for kernel in Kernel::available() {
+            let mut received = received.clone();
+            let by_rows = received.complete_by_rows(kernel, &generator);
+            prop_assert_eq!(&by_rows, &by_library, "{:?}", kernel);
+            if by_rows.is_ok() {
+                prop_assert!(received.into_buffer()[..stored.len()] == stored, "{kernel:?}");
+            }
+        }
     }
 }
