@@ -36,11 +36,11 @@ pub const fn group_log2(receivers: u32) -> u8 {
     log2
 }
 
-/// `T_fb`, the window over which receivers spread their feedback: none for a lone receiver, else
-/// 1.5·log2(N)·GRTT within 2 … 400 ms.
+/// `T_fb`, the window over which receivers spread their feedback: none for up to 32 receivers, all
+/// of whom a sender hears at once without harm, else 1.5·log2(N)·GRTT within 2 … 400 ms.
 #[must_use]
 pub fn feedback_window(group_log2: u8, grtt: Duration) -> Duration {
-    if group_log2 == 0 {
+    if group_log2 <= GROUP_LOG2_SMALL {
         return Duration::ZERO;
     }
     (grtt * u32::from(group_log2) * 3 / 2).clamp(FEEDBACK_WINDOW_MIN, FEEDBACK_WINDOW_MAX)
@@ -73,6 +73,8 @@ pub const GRTT_MAX: Duration = Duration::from_secs(1);
 /// A sample above it cannot come from a working LAN and is ignored.
 pub const RTT_SAMPLE_MAX: Duration = Duration::from_secs(10);
 
+/// Backoffs would make so few wait longer than their answers take to receive.
+const GROUP_LOG2_SMALL: u8 = 5;
 /// Shorter windows vanish in the timer granularity of hosts.
 const FEEDBACK_WINDOW_MIN: Duration = Duration::from_millis(2);
 /// Longer ones let more blocks pile up undecoded than receivers can hold.
@@ -105,7 +107,8 @@ mod tests {
         let grtt = Duration::from_millis(10);
         assert_eq!(feedback_window(0, grtt), Duration::ZERO);
         assert_eq!(feedback_window(14, grtt), Duration::from_millis(210));
-        assert_eq!(feedback_window(1, GRTT_MIN), Duration::from_millis(2));
+        assert_eq!(feedback_window(5, GRTT_MAX), Duration::ZERO);
+        assert_eq!(feedback_window(6, GRTT_MIN), Duration::from_millis(9));
         assert_eq!(feedback_window(14, GRTT_MAX), Duration::from_millis(400));
     }
 

@@ -3,18 +3,19 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
+use imgcast_tests::netns::Lab;
 use imgcast_tests::process::run;
+use imgcast_tests::scratch::Scratch;
 
-use crate::image::{Scratch, sha256, text};
+use crate::image::{sha256, text};
 use crate::needs::{Need, begin};
-use crate::netns::Lab;
 use crate::transfer::{SENDER_DEADLINE, TRANSFER_DEADLINE, Transfer};
 
 #[test]
 fn a_loop_device_as_target_works_and_a_mounted_one_is_refused_and_stays_untouched() {
     let name = "a_loop_device_as_target_works_and_a_mounted_one_is_refused_and_stays_untouched";
     let Some(_guard) = begin(name, &[Need::Lab, Need::Mounts]) else { return };
-    let scratch = Scratch::new();
+    let scratch = Scratch::temporary();
     let lab = Lab::new(1).unwrap();
     let image = scratch.random_image(48);
     let transfer = Transfer { lab: &lab, scratch: &scratch, image: &image, max_bitrate: "200M" };

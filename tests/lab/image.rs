@@ -1,64 +1,12 @@
 //! Images to send and how copies are judged: with the system's own tools, not the project's code.
 
-use std::fs::{self, File};
-use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use imgcast_tests::process::{Process, run};
-
-use crate::needs::is_orphan;
-
-/// A directory of this test process's own; dropping it removes it with all that is in it.
-#[derive(Debug)]
-pub(crate) struct Scratch(PathBuf);
-
-impl Scratch {
-    pub(crate) fn new() -> Self {
-        static SCRATCHES: AtomicUsize = AtomicUsize::new(0);
-        let number = SCRATCHES.fetch_add(1, Ordering::Relaxed);
-        let name = format!("imgcast-lab-{}-{number}", std::process::id());
-        let directory = std::env::temp_dir().join(name);
-        fs::create_dir_all(&directory).expect("a scratch directory can be made");
-        Self(directory)
-    }
-
-    pub(crate) fn directory(&self) -> &Path {
-        &self.0
-    }
-
-    pub(crate) fn path(&self, name: &str) -> PathBuf {
-        self.0.join(name)
-    }
-
-    /// Writes an image of `mib` MiB that does not compress, the same in every run.
-    pub(crate) fn random_image(&self, mib: u64) -> PathBuf {
-        let path = self.path(&format!("{mib}-mib.img"));
-        let mut octets = blake3::Hasher::new().update(b"lab image").finalize_xof().take(mib << 20);
-        let mut file = File::create(&path).expect("an image can be created");
-        io::copy(&mut octets, &mut file).expect("an image can be written");
-        file.flush().expect("an image can be written");
-        path
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
-
-/// Removes scratch directories of test processes that were killed before they could.
-pub(crate) fn delete_orphans() {
-    for entry in fs::read_dir(std::env::temp_dir()).into_iter().flatten().flatten() {
-        if entry.file_name().to_str().is_some_and(is_orphan) {
-            let _ = fs::remove_dir_all(entry.path());
-        }
-    }
-}
+use imgcast_tests::scratch::Scratch;
 
 /// A real, bootable Debian disk: built on first use and kept with the build's other products.
 pub(crate) fn debian() -> &'static Path {
@@ -66,7 +14,7 @@ pub(crate) fn debian() -> &'static Path {
     IMAGE.get_or_init(|| {
         let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().expect("target has a path");
         let image = target.join("lab/debian.img");
-        let scratch = Scratch::new();
+        let scratch = Scratch::temporary();
         let mut command = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/lab/make-image"));
         command.arg(&image);
         Process::start("make-image", command, scratch.directory()).succeed(BUILD_DEADLINE);

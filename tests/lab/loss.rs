@@ -1,10 +1,11 @@
 //! Copies are right whatever the network loses.
 
+use imgcast_tests::netns::Lab;
 use imgcast_tests::process::Process;
+use imgcast_tests::scratch::Scratch;
 
-use crate::image::{Scratch, b3sum, check_root_file_system, debian, printed_image_id, sha256};
+use crate::image::{b3sum, check_root_file_system, debian, printed_image_id, sha256};
 use crate::needs::{Need, begin};
-use crate::netns::Lab;
 use crate::transfer::{SENDER_DEADLINE, TRANSFER_DEADLINE, Transfer};
 
 #[test]
@@ -12,7 +13,7 @@ fn four_receivers_with_0_1_5_and_20_percent_loss_get_the_image() {
     let name = "four_receivers_with_0_1_5_and_20_percent_loss_get_the_image";
     let Some(_guard) = begin(name, &[Need::Lab, Need::DebianImage]) else { return };
     let losses_per_mille = [0, 10, 50, 200];
-    let scratch = Scratch::new();
+    let scratch = Scratch::temporary();
     let lab = Lab::new(losses_per_mille.len()).unwrap();
     for (receiver, per_mille) in losses_per_mille.into_iter().enumerate() {
         lab.lose(receiver, per_mille).unwrap();
@@ -40,7 +41,7 @@ fn four_receivers_with_0_1_5_and_20_percent_loss_get_the_image() {
 fn a_receiver_that_joins_when_half_is_sent_finishes() {
     let name = "a_receiver_that_joins_when_half_is_sent_finishes";
     let Some(_guard) = begin(name, &[Need::Lab]) else { return };
-    let scratch = Scratch::new();
+    let scratch = Scratch::temporary();
     let lab = Lab::new(2).unwrap();
     let image = scratch.random_image(96);
     let transfer = Transfer { lab: &lab, scratch: &scratch, image: &image, max_bitrate: "200M" };

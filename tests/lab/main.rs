@@ -9,6 +9,5 @@ mod devices;
 mod image;
 mod loss;
 mod needs;
-mod netns;
 mod timing;
 mod transfer;

@@ -1,15 +1,14 @@
 //! What the tests need of the machine, tried out rather than guessed, and what is missing.
 
 use std::env;
-use std::os::unix::fs::MetadataExt;
-use std::path::Path;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
-use imgcast_tests::machine::skip;
+use imgcast_tests::machine::{is_installed, is_root, skip};
+use imgcast_tests::netns::{self, Lab};
 use imgcast_tests::process::run;
+use imgcast_tests::scratch::{self, Scratch};
 
-use crate::image::{self, Scratch, free_bytes};
-use crate::netns::{self, Lab};
+use crate::image::free_bytes;
 
 /// Something that not every machine has.
 #[derive(Clone, Copy, Debug)]
@@ -32,7 +31,7 @@ pub(crate) fn begin(test: &str, needs: &[Need]) -> Option<MutexGuard<'static, ()
     static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
     // Poisoned or not: a test that failed has cleaned up like any other.
     let guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
-    image::delete_orphans();
+    scratch::delete_orphans(&env::temp_dir());
     netns::delete_orphans();
     let mut missing: Vec<String> = needs.iter().filter_map(|need| lacking(*need)).collect();
     missing.dedup();
@@ -41,13 +40,6 @@ pub(crate) fn begin(test: &str, needs: &[Need]) -> Option<MutexGuard<'static, ()
     }
     skip(test, &missing.join("; "));
     None
-}
-
-/// Whether `name` is of the form `imgcast-lab-PID-…`, with a process that is no more.
-pub(crate) fn is_orphan(name: &str) -> bool {
-    let pid = name.strip_prefix("imgcast-lab-").and_then(|rest| rest.split('-').next());
-    pid.and_then(|pid| pid.parse::<u32>().ok())
-        .is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists())
 }
 
 /// Why the machine cannot give `need`, if it cannot.
@@ -106,16 +98,6 @@ fn programs_of(need: Need) -> &'static [(&'static str, &'static str)] {
     }
 }
 
-/// Whether this process's effective user is root: it owns its entry in /proc.
-fn is_root() -> bool {
-    std::fs::metadata("/proc/self").is_ok_and(|entry| entry.uid() == 0)
-}
-
-fn is_installed(program: &str) -> bool {
-    let path = env::var_os("PATH").unwrap_or_default();
-    env::split_paths(&path).any(|directory| directory.join(program).is_file())
-}
-
 fn try_lab() -> Result<(), String> {
     let lab = Lab::new(1)?;
     lab.lose(0, 1)?;
@@ -124,7 +106,7 @@ fn try_lab() -> Result<(), String> {
 }
 
 fn try_mounts() -> Result<(), String> {
-    let scratch = Scratch::new();
+    let scratch = Scratch::temporary();
     let device = crate::devices::LoopDevice::new(&scratch.path("trial"), 8)?;
     device.format()?;
     let mounted = device.mount(&scratch.path("trial.mounted"))?;

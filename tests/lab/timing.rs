@@ -4,18 +4,19 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use imgcast_tests::netns::{Lab, Node, SENDER_ADDRESS, host_name};
 use imgcast_tests::process::{Process, wait_all};
+use imgcast_tests::scratch::Scratch;
 
-use crate::image::{Scratch, sha256};
+use crate::image::sha256;
 use crate::needs::{Need, begin};
-use crate::netns::{Lab, Node, SENDER_ADDRESS, host_name};
 use crate::transfer::{SENDER_DEADLINE, TRANSFER_DEADLINE, Transfer};
 
 #[test]
 fn a_receiver_without_multicast_gets_everything_by_unicast_and_slows_nobody() {
     let name = "a_receiver_without_multicast_gets_everything_by_unicast_and_slows_nobody";
     let Some(_guard) = begin(name, &[Need::Lab]) else { return };
-    let scratch = Scratch::new();
+    let scratch = Scratch::temporary();
     let lab = Lab::new(GROUP + 1).unwrap();
     lab.limit_rate(250).unwrap();
     lab.cut_multicast(GROUP).unwrap();
@@ -47,7 +48,7 @@ fn a_receiver_without_multicast_gets_everything_by_unicast_and_slows_nobody() {
 fn kill_nine_of_one_receiver_delays_nobody() {
     let name = "kill_nine_of_one_receiver_delays_nobody";
     let Some(_guard) = begin(name, &[Need::Lab]) else { return };
-    let scratch = Scratch::new();
+    let scratch = Scratch::temporary();
     let lab = Lab::new(GROUP + 1).unwrap();
     let image = scratch.random_image(96);
     let transfer = Transfer { lab: &lab, scratch: &scratch, image: &image, max_bitrate: "200M" };

@@ -3,11 +3,12 @@
 use std::path::Path;
 use std::time::Duration;
 
+use imgcast_tests::netns::{Lab, Node};
 use imgcast_tests::process::{Process, wait_until};
 use imgcast_tests::programs::programs;
+use imgcast_tests::scratch::Scratch;
 
-use crate::image::{Scratch, text};
-use crate::netns::{Lab, Node};
+use crate::image::text;
 
 /// One image on its way through one lab.
 #[derive(Debug)]

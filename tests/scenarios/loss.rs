@@ -29,14 +29,14 @@ fn bursts_are_repaired() {
 #[test]
 fn what_all_lost_is_asked_for_by_few_and_sent_once() {
     let reports = all_done(|seed| {
-        let mut config = WorldConfig::small(seed, 30);
+        let mut config = WorldConfig::small(seed, 64);
         config.shared_loss = BURSTS;
         config
     });
     // About 7 % of the symbols, and one more for every block.
     let overhead = mean(&reports, |report| report.overhead_ppm);
     assert!(overhead < 1_250_000, "{overhead}");
-    // 30 receivers that all lost the same would ask 30 times for each of 16 blocks.
+    // 64 receivers that all lost the same would ask 64 times for each of 16 blocks.
     let needs = mean(&reports, |report| report.needs);
     assert!(needs < 100, "{needs}");
 }

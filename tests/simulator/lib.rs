@@ -36,7 +36,11 @@ pub use world::World;
 
 #[path = "../support/machine.rs"]
 pub mod machine;
+#[path = "../support/netns.rs"]
+pub mod netns;
 #[path = "../support/process.rs"]
 pub mod process;
 #[path = "../support/programs.rs"]
 pub mod programs;
+#[path = "../support/scratch.rs"]
+pub mod scratch;

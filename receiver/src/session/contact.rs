@@ -247,8 +247,8 @@ impl Session {
 
 /// The sender says something every half second: three in a row are not lost by chance.
 const GROUP_SILENCE: Duration = Duration::from_millis(1_500);
-/// While it sends, every ten milliseconds.
-const GROUP_SILENCE_SENDING: Duration = Duration::from_millis(200);
+/// While it sends, every ten milliseconds; a host that is busy may look the other way for long.
+const GROUP_SILENCE_SENDING: Duration = Duration::from_millis(500);
 /// Nothing by any way for so long: it is gone, or the path to it.
 const SENDER_SILENCE: Duration = Duration::from_secs(2);
 /// The group counts as heard again after so long without a gap.

@@ -55,10 +55,7 @@ impl Session {
         if now < joining.next_at {
             return;
         }
-        let wait = JOIN_RETRIES[joining.tries.min(JOIN_RETRIES.len() - 1)];
-        let crowd = Duration::from_secs_f64(f64::from(expected) / JOIN_RETRIES_PER_SECOND);
-        let wait = wait.min(crowd.max(JOIN_RETRIES[1]));
-        joining.next_at = now + wait;
+        joining.next_at = now + retry_wait(expected, joining.tries);
         joining.tries += 1;
         let (nonce, mtu) = (joining.nonce, joining.tries > JOINS_BEFORE_MTU);
         let symbol_size = self.offer.as_ref().map_or(0, |o| o.announce.layout.symbol_size());
@@ -138,7 +135,7 @@ impl Session {
             // With part of the image there it is worth waiting for another session.
             RefuseReason::Ending if has_blocks => {
                 if let Phase::Joining(joining) = &mut self.phase {
-                    joining.next_at = now + JOIN_RETRIES[JOIN_RETRIES.len() - 1].max(INSTANTLY);
+                    joining.next_at = now + JOIN_RETRY_MAX.max(INSTANTLY);
                 }
                 self.on_over(now, "the session is ending");
             }
@@ -147,22 +144,35 @@ impl Session {
     }
 }
 
+/// How long to wait for an answer to JOIN number `tries`, counted from 0, among `expected`
+/// receivers.
+fn retry_wait(expected: u32, tries: usize) -> Duration {
+    let first = Duration::from_secs_f64(f64::from(expected) / FIRST_JOIN_RETRIES_PER_SECOND);
+    let first = first.clamp(JOIN_RETRY_FIRST_MIN, JOIN_RETRY_FIRST_MAX);
+    let crowd = Duration::from_secs_f64(f64::from(expected) / JOIN_RETRIES_PER_SECOND);
+    let longest = crowd.clamp(JOIN_RETRY_SMALL_MAX, JOIN_RETRY_MAX);
+    let doublings = u32::try_from(tries).unwrap_or(u32::MAX);
+    first.saturating_mul(2u32.saturating_pow(doublings)).min(longest)
+}
+
 /// A sender answers several times as many.
 const JOINS_PER_SECOND: f64 = 500.0;
 /// Enough to keep a few receivers that boot in lockstep apart.
 const JOIN_SPREAD_MIN: Duration = Duration::from_millis(10);
 /// Nobody should wonder for longer whether anything happens.
 const JOIN_SPREAD_MAX: Duration = Duration::from_secs(2);
-/// Waits for an answer; the last one again and again.
-const JOIN_RETRIES: [Duration; 5] = [
-    Duration::from_millis(500),
-    Duration::from_secs(1),
-    Duration::from_secs(2),
-    Duration::from_secs(4),
-    Duration::from_secs(8),
-];
-/// Small groups need not wait longer than for the second retry: so many at most come of a crowd.
+/// A few receivers need not wait long for an answer that was lost …
+const JOIN_RETRY_FIRST_MIN: Duration = Duration::from_millis(100);
+/// … and a crowd gives the sender time to answer, twice as long each time …
+const JOIN_RETRY_FIRST_MAX: Duration = Duration::from_millis(500);
+/// … but no longer than so.
+const JOIN_RETRY_MAX: Duration = Duration::from_secs(8);
+/// Half of those that join in a second may have lost an answer.
+const FIRST_JOIN_RETRIES_PER_SECOND: f64 = 2_000.0;
+/// So many at most come of a crowd in the end.
 const JOIN_RETRIES_PER_SECOND: f64 = 1_000.0;
+/// Small groups need not wait longer than this.
+const JOIN_RETRY_SMALL_MAX: Duration = Duration::from_secs(1);
 /// By chance three are lost hardly ever; a path with a smaller MTU loses all.
 const JOINS_BEFORE_MTU: usize = 3;
 /// Where short JOINs are answered so often and long ones never, it is not chance.

@@ -348,7 +348,7 @@ fn datagrams_that_do_not_fit_are_found_out_before_and_after_joining() {
     table.offer(SESSION, "disk", 1);
     table.run(Duration::from_secs(1));
     table.session.handle_joined(table.now);
-    table.run(Duration::from_secs(3));
+    table.run(Duration::from_secs(1));
     let Some(Message::Join(join)) = table.sent.last().cloned() else { panic!() };
     let unpadded = table.sent.iter().filter(|m| matches!(m, Message::Join(join) if join.mtu));
     assert_eq!(unpadded.count(), 1, "after three unanswered ones");
@@ -367,10 +367,11 @@ fn a_join_is_repeated_until_it_is_answered() {
     table.offer(SESSION, "disk", 1);
     table.run(Duration::from_secs(1));
     table.session.handle_joined(table.now);
-    table.run(Duration::from_millis(100));
+    table.run(Duration::from_millis(60));
     assert_eq!(table.joins(), 1);
-    table.run(Duration::from_secs(2));
-    assert_eq!(table.joins(), 3, "at 0, 0.5 and 1.5 s");
+    table.run(Duration::from_millis(500));
+    assert_eq!(table.joins(), 3, "at 0, 0.1 and 0.3 s");
+    table.run(Duration::from_secs(1));
     table.welcome();
     let joins = table.joins();
     table.run(Duration::from_millis(1500));
@@ -548,7 +549,7 @@ fn nothing_from_the_group_while_it_sends_is_reported_and_taken_back_later() {
     let mut table = Table::receiving();
     table.sync(&[]);
     table.sent.clear();
-    table.run(Duration::from_millis(400));
+    table.run(Duration::from_millis(700));
     assert!(table.needs().iter().any(|need| need.flags.no_multicast));
     assert!(table.events.contains(&Event::Notice(Notice::NoMulticast)));
     assert!(table.events.contains(&Event::RenewMembership));

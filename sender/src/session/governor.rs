@@ -70,10 +70,16 @@ struct Floor {
 }
 
 /// Every ten seconds of loss the floor is measured anew, at half the rate.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 enum Probe {
+    /// Not yet: so much loss from the start would be suspicious.
+    First(Instant),
     Due(Instant),
-    Running { back_to: u64 },
+    Running {
+        back_to: u64,
+        /// What was lost before, if so much is suspicious.
+        suspect: Option<f64>,
+    },
 }
 
 impl Governor {
@@ -92,7 +98,7 @@ impl Governor {
             rest_periods: 0,
             silent_periods: 0,
             reported: false,
-            probe: Probe::Due(now),
+            probe: Probe::First(now + PROBE_INTERVAL),
             loss: 0.0,
         }
     }
@@ -104,6 +110,14 @@ impl Governor {
     /// The loss of the receiver that 95 % of the others do not exceed, in the last period.
     pub(super) const fn loss(&self) -> f64 {
         self.loss
+    }
+
+    /// That loss, if it is none that a lower rate would avoid, as far as that is known yet.
+    pub(super) fn lasting_loss(&self) -> Option<f64> {
+        let settled = self.rest_periods == 0 && !matches!(self.probe, Probe::Running { .. });
+        let excess = self.quantile(|sample| sample.excess)?;
+        let loss = self.quantile(|sample| sample.loss)?;
+        (settled && excess <= EXCESS_MAX && loss <= LOSS_SUSPECT).then_some(loss)
     }
 
     /// A receiver reported how it keeps up. `sent_by_then` is how many datagrams had gone to the
@@ -177,11 +191,9 @@ impl Governor {
         if now < self.period_at {
             return false;
         }
-        let period = if self.starting {
-            (4 * grtt).max(START_PERIOD_MIN)
-        } else {
-            (20 * grtt).max(PERIOD_MIN)
-        };
+        let is_short = self.starting || matches!(self.probe, Probe::Running { .. });
+        let period =
+            if is_short { (4 * grtt).max(START_PERIOD_MIN) } else { (20 * grtt).max(PERIOD_MIN) };
         let held_back = held_back().unwrap_or(0.0);
         self.period_at = now + period;
         self.samples.retain(|_, sample| now < sample.at + 5 * period);
@@ -230,9 +242,8 @@ impl Governor {
 
     fn on_loss(&mut self, now: Instant, loss: f64, excess: f64, held_back: f64) {
         self.loss = loss;
-        if let Probe::Running { back_to } = self.probe {
-            self.probe = Probe::Due(now + PROBE_INTERVAL);
-            self.set_rate(back_to);
+        if let Probe::Running { back_to, suspect } = self.probe {
+            self.end_probe(now, loss, back_to, suspect);
             return;
         }
         if excess > EXCESS_MAX {
@@ -241,7 +252,8 @@ impl Governor {
                 return;
             }
         } else if self.probe_is_due(now, loss) {
-            self.probe = Probe::Running { back_to: self.rate };
+            let suspect = matches!(self.probe, Probe::First(_)).then_some(loss);
+            self.probe = Probe::Running { back_to: self.rate, suspect };
             self.set_rate(self.rate / 2);
             return;
         } else if self.rest_periods == 0 && held_back < HELD_BACK_MIN {
@@ -257,6 +269,20 @@ impl Governor {
         self.rest_periods = self.rest_periods.saturating_sub(1);
     }
 
+    /// Half the rate has shown what is lost without congestion. If as much got through as with all
+    /// of the suspicious rate, it stays at half, and may have to be halved again.
+    fn end_probe(&mut self, now: Instant, loss: f64, back_to: u64, suspect: Option<f64>) {
+        if suspect.is_some_and(|before| (1.0 - loss) / 2.0 > (1.0 - before) * SUSPECT_PROVEN) {
+            self.starting = false;
+            self.is_local = false;
+            self.capacity = self.rate;
+            self.probe = Probe::First(now);
+        } else {
+            self.probe = Probe::Due(now + PROBE_INTERVAL);
+            self.set_rate(back_to);
+        }
+    }
+
     /// Such a share of the rate did not get through.
     fn slow_down(&mut self, excess: f64) {
         // The first rate that is too high may be so by far; later ones were reached step by step.
@@ -269,7 +295,11 @@ impl Governor {
     }
 
     fn probe_is_due(&self, now: Instant, loss: f64) -> bool {
-        loss > PROBE_LOSS_MIN && matches!(self.probe, Probe::Due(at) if now >= at)
+        match self.probe {
+            Probe::First(at) => loss > LOSS_SUSPECT || (loss > PROBE_LOSS_MIN && now >= at),
+            Probe::Due(at) => loss > PROBE_LOSS_MIN && now >= at,
+            Probe::Running { .. } => false,
+        }
     }
 
     /// Reports on the old rate do not count any more.
@@ -347,6 +377,11 @@ const FLOOR_MEMORY: Duration = Duration::from_secs(30);
 const PROBE_INTERVAL: Duration = Duration::from_secs(10);
 /// Less loss than this needs no measurement of its floor.
 const PROBE_LOSS_MIN: f64 = 0.01;
+/// Rather a link of 100 Mbit/s that gets 200 than a medium: measured at once.
+const LOSS_SUSPECT: f64 = 0.3;
+/// If half the rate brings more than this share of what all of it does, a link is full; a medium
+/// that just loses would bring half.
+const SUSPECT_PROVEN: f64 = 0.75;
 
 #[cfg(test)]
 mod tests {
@@ -484,6 +519,27 @@ mod tests {
         let mut trial = Trial::new(GIGABIT, GIGABIT);
         trial.run(60, |rate| (1.0 - GIGABIT as f64 / 4.0 / rate as f64).max(0.0));
         assert!(trial.governor.rate() < GIGABIT * 3 / 10, "{}", trial.governor.rate());
+    }
+
+    #[test]
+    fn a_link_far_slower_than_the_first_rate_is_found_by_halving() {
+        for link in [GIGABIT / 50, GIGABIT / 10] {
+            let mut trial = Trial::new(RATE_START, 10 * GIGABIT);
+            trial.run(14, |rate| (1.0 - link as f64 / rate as f64).max(0.0));
+            let rate = trial.governor.rate();
+            assert!((link / 2..link * 12 / 10).contains(&rate), "{link}: {rate}");
+            trial.run(60, |rate| (1.0 - link as f64 / rate as f64).max(0.0));
+            let rate = trial.governor.rate();
+            assert!((link * 7 / 10..link * 11 / 10).contains(&rate), "{link}: {rate}");
+        }
+    }
+
+    #[test]
+    fn a_medium_that_loses_much_from_the_start_is_not_taken_for_a_slow_link() {
+        let mut trial = Trial::new(RATE_START, GIGABIT);
+        trial.run(12, |_| 0.4);
+        assert_eq!(trial.governor.rate(), GIGABIT);
+        assert!(trial.governor.lasting_loss().is_none(), "too much to be relied upon");
     }
 
     #[test]

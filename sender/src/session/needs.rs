@@ -166,14 +166,15 @@ impl Session {
             return false;
         }
         let alone = self.roster.active_count() == 1;
-        let window = self.feedback_window();
+        // By then all that need it have said so.
+        let settling = self.feedback_window() + 2 * self.clock.grtt();
         let carousel = self.carousel(block.stream);
         let others = match carousel.reporters(block.number) {
             Reporters::None => false,
             Reporters::One(one) => one != id,
             Reporters::Many => true,
         };
-        let settled = carousel.last_sent(block.number).is_none_or(|at| now >= at + window);
+        let settled = carousel.last_sent(block.number).is_none_or(|at| now >= at + settling);
         !others && !carousel.is_planned(block.number) && (alone || settled)
     }
 }

@@ -3,7 +3,8 @@
 //! Watched is φ, the share of a window's 32 blocks of which at least one receiver reported a
 //! deficit. Suppression does not blur it, and it needs neither the number of receivers nor their
 //! loss: kept between a quarter and 60 %, r costs no more than the repair that it replaces, and
-//! the feedback does not grow with the group.
+//! the feedback does not grow with the group. Until the first window has been judged, the loss
+//! that receivers report stands in.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -20,6 +21,7 @@ pub(super) struct RepairController {
     /// The window that each recently sent block belongs to.
     window_of: BTreeMap<u32, u64>,
     next_window: u64,
+    has_judged: bool,
 }
 
 #[derive(Debug)]
@@ -42,6 +44,22 @@ impl RepairController {
             windows: VecDeque::new(),
             window_of: BTreeMap::new(),
             next_window: 0,
+            has_judged: false,
+        }
+    }
+
+    /// Receivers lose such a share of what they are sent: until a window says what that takes, as
+    /// many repair symbols go along as a block loses on average.
+    pub(super) fn expect_loss(&mut self, loss: f64) {
+        if self.has_judged {
+            return;
+        }
+        let loss = loss.clamp(0.0, 0.5);
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "≤ S")]
+        let lost = (f64::from(self.symbols_full) * loss / (1.0 - loss)).round() as u32;
+        // What changes with every report is not r, and would keep any window from being judged.
+        if lost > self.repairs * 5 / 4 || lost < self.repairs / 2 {
+            self.repairs = lost.min(self.symbols_full / 2);
         }
     }
 
@@ -114,6 +132,7 @@ impl RepairController {
 
     fn judge(&mut self) {
         let Some(window) = self.windows.front() else { return };
+        self.has_judged = true;
         let mut worst: Vec<u32> = window.deficits.values().copied().collect();
         worst.sort_unstable();
         let reported = u32::try_from(worst.len()).unwrap_or(WINDOW_BLOCKS);
@@ -196,6 +215,20 @@ mod tests {
             window(&mut controller, &mut now, &[]);
         }
         assert_eq!(controller.repairs_for(745), 0);
+    }
+
+    #[test]
+    fn the_loss_that_receivers_report_counts_until_a_window_is_judged() {
+        let (mut controller, mut now) = (RepairController::new(745), start());
+        controller.expect_loss(0.05);
+        assert_eq!(controller.repairs_for(745), 39);
+        controller.expect_loss(0.04);
+        assert_eq!(controller.repairs_for(745), 39, "as good as the same");
+        controller.expect_loss(0.01);
+        assert_eq!(controller.repairs_for(745), 8);
+        window(&mut controller, &mut now, &[4; 32]);
+        controller.expect_loss(0.5);
+        assert_eq!(controller.repairs_for(745), 12);
     }
 
     #[test]

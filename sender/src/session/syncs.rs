@@ -140,6 +140,9 @@ impl Session {
     pub(super) fn govern(&mut self, now: Instant) {
         let settling = self.feedback_window() + 2 * self.clock.grtt();
         self.repair.handle_timeout(now, settling);
+        if let Some(loss) = self.governor.lasting_loss() {
+            self.repair.expect_loss(loss);
+        }
         let (grtt, pacer) = (self.clock.grtt(), &mut self.pacer);
         if self.governor.handle_timeout(now, grtt, || pacer.held_back(now)) {
             self.sync_soon();

@@ -203,4 +203,4 @@ const UNHEARD_MAX: Duration = Duration::from_millis(2_500);
 /// Three times the image for everybody who begins apart from the others.
 const GROUP_SYMBOLS_FACTOR: u64 = 3;
 /// Tiny images cost a few turns more.
-const GROUP_SYMBOLS_MORE: u64 = 200;
+const GROUP_SYMBOLS_MORE: u64 = 400;

@@ -9,17 +9,17 @@
 //! Loss strikes at a receiver's ingress, after the frame has used its share of the link. Nothing
 //! here reaches the machine's own network.
 
+use std::net::Ipv4Addr;
 use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use imgcast_tests::process::run;
-
-use crate::needs::is_orphan;
+use crate::process::run;
+use crate::scratch::is_orphan;
 
 /// The namespaces; dropping it deletes them.
 #[derive(Debug)]
-pub(crate) struct Lab {
+pub struct Lab {
     prefix: String,
     receivers: usize,
 }
@@ -30,7 +30,7 @@ impl Lab {
     /// # Errors
     ///
     /// The command that failed, with what it said.
-    pub(crate) fn new(receivers: usize) -> Result<Self, String> {
+    pub fn new(receivers: usize) -> Result<Self, String> {
         static LABS: AtomicUsize = AtomicUsize::new(0);
         let number = LABS.fetch_add(1, Ordering::Relaxed);
         let prefix = format!("imgcast-lab-{}-{number}", std::process::id());
@@ -57,7 +57,7 @@ impl Lab {
 
     /// A command that will run `program` at `node`, under a host name of the node's own and with
     /// the process id that `spawn` reports.
-    pub(crate) fn command(&self, node: Node, program: &Path) -> Command {
+    pub fn command(&self, node: Node, program: &Path) -> Command {
         let mut command = Command::new("ip");
         command
             .args(["netns", "exec", &self.namespace(node)])
@@ -71,43 +71,90 @@ impl Lab {
 
     /// Lets `receiver` lose each UDP packet with the same probability, independently of all
     /// others.
-    pub(crate) fn lose(&self, receiver: usize, per_mille: u32) -> Result<(), String> {
-        // Packets must cross the bridge one by one: what the programs hand over as one large
-        // buffer would otherwise be lost as a whole.
-        for node in [Node::Sender, Node::Receiver(receiver)] {
-            let namespace = self.namespace(node);
-            let offloads = ["tx-udp-segmentation", "off", "gso", "off", "gro", "off"];
-            let ethtool = ["ip", "netns", "exec", &namespace, "ethtool", "-K", "eth0"];
-            run(&[ethtool.as_slice(), offloads.as_slice()].concat())?;
-        }
+    ///
+    /// # Errors
+    ///
+    /// What `ethtool` or `nft` said.
+    pub fn lose(&self, receiver: usize, per_mille: u32) -> Result<(), String> {
+        self.split_bursts(Node::Sender)?;
+        self.split_bursts(Node::Receiver(receiver))?;
         let rule = format!("meta l4proto udp numgen random mod 1000 < {per_mille} drop");
         self.filter(receiver, &[&rule])
     }
 
+    /// Lets packets leave and reach `node` one by one. Without it, what a program hands over as one
+    /// large buffer crosses the bridge as a whole, and would be lost as a whole.
+    ///
+    /// # Errors
+    ///
+    /// What `ethtool` said.
+    pub fn split_bursts(&self, node: Node) -> Result<(), String> {
+        let offloads = ["tx-udp-segmentation", "off", "gso", "off", "gro", "off"];
+        self.run(node, &[&["ethtool", "-K", "eth0"], offloads.as_slice()].concat()).map(drop)
+    }
+
     /// Drops every multicast UDP packet that arrives at `receiver`, and nothing else: IGMP and
     /// MLD still tell the bridge that it listens.
-    pub(crate) fn cut_multicast(&self, receiver: usize) -> Result<(), String> {
+    ///
+    /// # Errors
+    ///
+    /// What `nft` said.
+    pub fn cut_multicast(&self, receiver: usize) -> Result<(), String> {
         let ipv4 = "meta l4proto udp ip daddr 224.0.0.0/4 drop";
         let ipv6 = "meta l4proto udp ip6 daddr ff00::/8 drop";
         self.filter(receiver, &[ipv4, ipv6])
     }
 
-    /// Gives every link this rate, in both directions.
-    pub(crate) fn limit_rate(&self, mbit_per_second: u32) -> Result<(), String> {
-        let limit = |namespace: &str, device: &str| {
-            let rate = format!("{mbit_per_second}mbit");
+    /// Gives every link this rate, in both directions, as Ethernet has it: preamble, FCS and gap
+    /// count. The host's queue makes its programs wait, that of the bridge's port drops.
+    ///
+    /// # Errors
+    ///
+    /// What `tc` said.
+    pub fn limit_rate(&self, mbit_per_second: u32) -> Result<(), String> {
+        let rate = format!("{mbit_per_second}mbit");
+        let burst = (mbit_per_second * BURST_OCTETS_PER_MBIT).max(BURST_OCTETS_MIN).to_string();
+        let limit = |namespace: &str, device: &str, queue_octets: u32| {
             let tc = ["tc", "-n", namespace, "qdisc", "replace", "dev", device, "root", "tbf"];
-            run(&[tc.as_slice(), &["rate", &rate, "burst", "128kb", "limit", "512kb"]].concat())
+            let queue = ["limit", &queue_octets.to_string(), "overhead", FRAME_OVERHEAD_OCTETS];
+            run(&[&tc, ["rate", &rate, "burst", &burst].as_slice(), &queue].concat())
         };
         for node in self.nodes().into_iter().filter(|node| *node != Node::Bridge) {
-            limit(&self.namespace(node), "eth0")?;
-            limit(&self.namespace(Node::Bridge), &port(node))?;
+            limit(&self.namespace(node), "eth0", HOST_QUEUE_OCTETS)?;
+            limit(&self.namespace(Node::Bridge), &port(node), SWITCH_QUEUE_OCTETS)?;
         }
         Ok(())
     }
 
+    /// Gives every link this MTU.
+    ///
+    /// # Errors
+    ///
+    /// What `ip` said.
+    pub fn set_mtu(&self, octets: u32) -> Result<(), String> {
+        for node in self.nodes().into_iter().filter(|node| *node != Node::Bridge) {
+            self.ip(node, &format!("link set eth0 mtu {octets}"))?;
+            self.ip(Node::Bridge, &format!("link set {} mtu {octets}", port(node)))?;
+        }
+        Ok(())
+    }
+
+    /// Runs a short program at `node` and returns what it printed.
+    ///
+    /// # Errors
+    ///
+    /// What it said, if it failed.
+    pub fn run(&self, node: Node, command: &[&str]) -> Result<String, String> {
+        let namespace = self.namespace(node);
+        run(&[&["ip", "netns", "exec", &namespace], command].concat())
+    }
+
     /// Octets that the sender's interface has sent since the lab was made, headers included.
-    pub(crate) fn sent_bytes(&self) -> u64 {
+    ///
+    /// # Panics
+    ///
+    /// If the kernel does not tell.
+    pub fn sent_bytes(&self) -> u64 {
         let namespace = self.namespace(Node::Sender);
         let json = run(&["ip", "-n", &namespace, "-j", "-s", "link", "show", "dev", "eth0"]);
         let json: serde_json::Value =
@@ -122,7 +169,7 @@ impl Lab {
         self.ip(Node::Bridge, &veth)?;
         self.ip(Node::Bridge, &format!("link set {port} master br0 up"))?;
         self.ip(node, "link set eth0 up")?;
-        self.ip(node, &format!("address add 10.88.0.{number}/24 dev eth0"))?;
+        self.ip(node, &format!("address add 10.88.0.{number}/24 brd + dev eth0"))?;
         self.ip(node, &format!("address add fd88::{number}/64 dev eth0 nodad"))?;
         self.ip(node, "route add 224.0.0.0/4 dev eth0")
     }
@@ -132,8 +179,7 @@ impl Lab {
             add chain netdev lab in { type filter hook ingress device eth0 priority 0; }";
         let rules = rules.iter().map(|rule| format!("; add rule netdev lab in {rule}"));
         let script = chain.to_owned() + &rules.collect::<String>();
-        let namespace = self.namespace(Node::Receiver(receiver));
-        run(&["ip", "netns", "exec", &namespace, "nft", &script]).map(drop)
+        self.run(Node::Receiver(receiver), &["nft", &script]).map(drop)
     }
 
     /// Runs `ip` on `node` with arguments that contain no spaces.
@@ -159,7 +205,7 @@ impl Lab {
 }
 
 /// Deletes namespaces of test processes that were killed before they could.
-pub(crate) fn delete_orphans() {
+pub fn delete_orphans() {
     for line in run(&["ip", "netns", "list"]).unwrap_or_default().lines() {
         let name = line.split(' ').next().unwrap_or_default();
         if is_orphan(name) {
@@ -179,14 +225,17 @@ impl Drop for Lab {
 
 /// A place in the lab where a program can run.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum Node {
+pub enum Node {
+    /// The switch.
     Bridge,
+    /// Where images come from.
     Sender,
+    /// One of those that get them, from 0 on.
     Receiver(usize),
 }
 
 /// The host name that programs at `node` see.
-pub(crate) fn host_name(node: Node) -> String {
+pub fn host_name(node: Node) -> String {
     match node {
         Node::Bridge => "lab-bridge".to_owned(),
         Node::Sender => "lab-sender".to_owned(),
@@ -199,17 +248,38 @@ fn port(node: Node) -> String {
     format!("port-{}", number(node))
 }
 
+/// A node's IPv4 address.
+#[must_use]
+pub fn address(node: Node) -> Ipv4Addr {
+    Ipv4Addr::new(10, 88, 0, number(node))
+}
+
 /// The last part of a node's addresses.
-fn number(node: Node) -> usize {
+fn number(node: Node) -> u8 {
     match node {
         Node::Bridge => 254,
         Node::Sender => 1,
-        Node::Receiver(i) => 10 + i,
+        Node::Receiver(i) => u8::try_from(10 + i).expect("the lab has room for 240 receivers"),
     }
 }
 
 /// The sender's IPv4 address.
-pub(crate) const SENDER_ADDRESS: &str = "10.88.0.1";
+pub const SENDER_ADDRESS: &str = "10.88.0.1";
+
+/// Preamble, FCS and gap around every Ethernet frame.
+const FRAME_OVERHEAD_OCTETS: &str = "24";
+
+/// A quarter of a millisecond: as much as a switch may send without a pause.
+const BURST_OCTETS_PER_MBIT: u32 = 1_000_000 / 8 / 4_000;
+
+/// Room for the frames that a slow link's clock lets through at once.
+const BURST_OCTETS_MIN: u32 = 8_000;
+
+/// A thousand frames, as an interface's queue commonly has.
+const HOST_QUEUE_OCTETS: u32 = 1_514_000;
+
+/// What a port of a small switch has.
+const SWITCH_QUEUE_OCTETS: u32 = 512 << 10;
 
 /// Snooping as switches do it, with the querier that every snooping network needs. The times, in
 /// hundredths of a second, are as short as the kernel takes them, so that the bridge has learned
