@@ -16,7 +16,7 @@ use tracing_subscriber::filter::Targets;
 
 use crate::cli::{ListArgs, NetworkArgs, ReceiveArgs, Switch};
 use crate::error::Error;
-use crate::image::default_budget_bytes;
+use crate::memory;
 
 /// A run of `receive`.
 #[derive(Clone, Debug)]
@@ -29,7 +29,7 @@ pub struct ReceiveConfig {
     pub network: NetworkConfig,
     /// TTL or hop limit of what is sent to a group.
     pub hops: u8,
-    /// Memory for incomplete and unwritten blocks, in octets.
+    /// Memory for incomplete and unwritten blocks and for decoding, in octets.
     pub memory_bytes: u64,
     /// How long to wait for a sender; `None` is for ever.
     pub start_timeout: Option<Duration>,
@@ -90,7 +90,7 @@ impl TryFrom<ReceiveArgs> for ReceiveConfig {
             image: args.image,
             network: args.network.try_into()?,
             hops: args.ttl,
-            memory_bytes: args.memory.map_or_else(default_budget_bytes, |size| size.0),
+            memory_bytes: args.memory.map_or_else(memory::default_bytes, |size| size.0),
             start_timeout: unless_zero(args.start_timeout),
             receive_timeout: unless_zero(args.receive_timeout),
             is_quiet: args.quiet,

@@ -25,10 +25,11 @@ use crate::{
     config::ReceiveConfig,
     error::{Error, Heard},
     image::{Progress, Store, Target, Work},
-    outcome,
+    memory, outcome,
+    pace::Pace,
     report::Report,
     session::{self, Checked, Event, Offer, Session, SessionConfig, Verdict, Via, Wanted},
-    sockets::{self, Arrival, Sockets},
+    sockets::{self, Arrival, DATA_BATCHES, Sockets},
 };
 
 /// How a transfer ended, the image being there.
@@ -72,6 +73,7 @@ struct Driver<'a> {
     overflow: [u64; 2],
     /// … and how many datagrams that has been in all.
     overflowed: u64,
+    pace: Pace,
     heard: Heard,
     report: Report,
     failure: Option<Error>,
@@ -92,19 +94,21 @@ impl<'a> Driver<'a> {
             .map(|name| name.to_string_lossy().into_owned())
             .unwrap_or_else(|_| "unknown".into());
         let mut prng = Prng::new(config.seed);
+        let threads = memory::decoder_threads(config.memory_bytes);
+        let memory_bytes = memory::for_blocks(config.memory_bytes, threads);
         let session_config = SessionConfig {
             wanted: config.image.as_ref().map_or(Wanted::Any, Into::into),
             key: outcome::key(&interface, &host, &target),
             host,
             target_bytes: target.capacity(),
-            memory_bytes: config.memory_bytes,
+            memory_bytes,
             datagram_octets_max: interface.max_datagram_octets(),
             start_timeout: config.start_timeout,
             receive_timeout: config.receive_timeout,
             ask: asks.then_some(rendezvous),
         };
         let (done, work) = mpsc::unbounded_channel();
-        let store = Store::new(target, config.memory_bytes, move |work| {
+        let store = Store::new(target, memory_bytes, threads, move |work| {
             // Without a loop nobody waits for it any more.
             let _ = done.send(work);
         })?;
@@ -126,6 +130,7 @@ impl<'a> Driver<'a> {
             drops: Prng::new(prng.bits()),
             overflow: [0; 2],
             overflowed: 0,
+            pace: Pace::new(now()),
             heard,
             report: Report::new(!config.is_quiet, &interface, config),
             interface,
@@ -176,17 +181,20 @@ impl<'a> Driver<'a> {
     fn arrived(&mut self, arrival: Arrival) -> Result<(), Error> {
         match arrival {
             Arrival::Datagrams(via, batch) => {
-                self.read(via, &batch);
+                let octets = self.read(via, &batch);
                 self.note_overflow(via, &batch);
+                self.note_pace(via, octets);
                 Ok(())
             }
             Arrival::Broken(error) => Err(error.into()),
         }
     }
 
-    fn read(&mut self, via: Via, batch: &Batch) {
-        let now = now();
+    /// Returns how many octets it was.
+    fn read(&mut self, via: Via, batch: &Batch) -> usize {
+        let (now, mut octets) = (now(), 0);
         for (from, datagram) in batch.datagrams() {
+            octets += datagram.len();
             if self.drops.chance(self.config.drop_parts_per_million) {
                 continue;
             }
@@ -206,6 +214,17 @@ impl<'a> Driver<'a> {
                     trace!(%error, %from, "dropped");
                 }
             }
+        }
+        octets
+    }
+
+    /// Tells the session, and it the sender, whether more arrives than can be worked off.
+    fn note_pace(&mut self, via: Via, octets: usize) {
+        let (now, is_crowded) = (now(), self.arrivals.len() >= CROWDED_BATCHES);
+        if via == Via::Group
+            && let Some(behind) = self.pace.note(now, octets, is_crowded)
+        {
+            self.session.handle_pace(now, behind);
         }
     }
 
@@ -361,5 +380,7 @@ pub(crate) fn now() -> Instant {
 
 /// How often people are told how it goes.
 const TICK: Duration = Duration::from_millis(200);
+/// Half of what the thread that reads the group may be ahead.
+const CROWDED_BATCHES: usize = DATA_BATCHES / 2;
 /// As many joined runs of datagrams fit into a batch.
 const BURSTS_PER_BATCH: u64 = 8;

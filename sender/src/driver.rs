@@ -8,7 +8,6 @@
 
 use std::{
     collections::BTreeMap,
-    net::SocketAddr,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -211,11 +210,15 @@ impl Driver {
     /// The socket buffers what belongs to the rate, and no more.
     fn follow_rate(&mut self) {
         let rate = self.session.rate();
-        if send_buffer(rate) != send_buffer(self.buffered_rate) {
-            self.buffered_rate = rate;
-            if let Err(error) = self.socket.set_send_buffer(send_buffer(rate)) {
-                debug!(%error, "send buffer stays as it is");
-            }
+        if rate == self.buffered_rate {
+            return;
+        }
+        debug!(megabits_per_second = rate / 1_000_000, "rate");
+        let before = std::mem::replace(&mut self.buffered_rate, rate);
+        if send_buffer(rate) != send_buffer(before)
+            && let Err(error) = self.socket.set_send_buffer(send_buffer(rate))
+        {
+            debug!(%error, "send buffer stays as it is");
         }
     }
 
@@ -374,11 +377,6 @@ impl Drop for Driver {
 #[expect(clippy::disallowed_methods, reason = "the driver reads the clock for the session")]
 pub(crate) fn now() -> Instant {
     Instant::now()
-}
-
-/// The address of a member, for the report.
-pub(crate) fn shown(address: SocketAddr) -> String {
-    address.ip().to_string()
 }
 
 /// Ten thousand JOINs at once.

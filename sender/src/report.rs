@@ -17,7 +17,6 @@ use imgcast_common::{
 };
 
 use crate::{
-    driver::shown,
     error::Error,
     session::{Member, MemberState, Session},
 };
@@ -245,7 +244,7 @@ fn named(session: &Session, member: &Member) -> String {
 
 /// Where a member is; with its port, if that alone tells it from another one.
 fn place(member: &Member, is_another_there: bool) -> String {
-    if is_another_there { member.address.to_string() } else { shown(member.address) }
+    if is_another_there { member.address.to_string() } else { member.address.ip().to_string() }
 }
 
 const fn state_name(state: MemberState) -> &'static str {

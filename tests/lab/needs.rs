@@ -3,10 +3,13 @@
 use std::env;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
-use imgcast_tests::machine::{is_installed, is_root, skip};
 use imgcast_tests::netns::{self, Lab};
 use imgcast_tests::process::run;
 use imgcast_tests::scratch::{self, Scratch};
+use imgcast_tests::{
+    machine::skip,
+    netns::{is_installed, is_root},
+};
 
 use crate::image::free_bytes;
 

@@ -2,7 +2,6 @@
 
 use std::env;
 use std::io::{self, Write};
-use std::os::unix::fs::MetadataExt;
 use std::process::Command;
 
 /// Says on standard error that `test` is left out, past the runner's capture.
@@ -45,19 +44,6 @@ pub fn is_in_namespace(test: &str, setup: &str) -> bool {
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success() && text.contains("1 passed"), "{text}");
     false
-}
-
-/// Whether this process's effective user is root: it owns its entry in /proc.
-#[must_use]
-pub fn is_root() -> bool {
-    std::fs::metadata("/proc/self").is_ok_and(|entry| entry.uid() == 0)
-}
-
-/// Whether `program` is in one of the directories that are searched for programs.
-#[must_use]
-pub fn is_installed(program: &str) -> bool {
-    let path = env::var_os("PATH").unwrap_or_default();
-    env::split_paths(&path).any(|directory| directory.join(program).is_file())
 }
 
 /// Set where a test finds itself in its namespace.

@@ -9,7 +9,9 @@
 //! Loss strikes at a receiver's ingress, after the frame has used its share of the link. Nothing
 //! here reaches the machine's own network.
 
+use std::env;
 use std::net::Ipv4Addr;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -261,6 +263,19 @@ fn number(node: Node) -> u8 {
         Node::Sender => 1,
         Node::Receiver(i) => u8::try_from(10 + i).expect("the lab has room for 240 receivers"),
     }
+}
+
+/// Whether this process's effective user is root: it owns its entry in /proc.
+#[must_use]
+pub fn is_root() -> bool {
+    std::fs::metadata("/proc/self").is_ok_and(|entry| entry.uid() == 0)
+}
+
+/// Whether `program` is in one of the directories that are searched for programs.
+#[must_use]
+pub fn is_installed(program: &str) -> bool {
+    let path = env::var_os("PATH").unwrap_or_default();
+    env::split_paths(&path).any(|directory| directory.join(program).is_file())
 }
 
 /// The sender's IPv4 address.

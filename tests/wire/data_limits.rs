@@ -97,9 +97,9 @@ fn the_feedback_window_is_no_longer_than_two_seconds() {
 }
 
 #[test]
-fn the_flags_of_need_are_three() {
-    let accepted: Vec<_> = (0..8).map(|flags| [flags]).collect();
-    let rejected: Vec<_> = (3..8).flat_map(|bit| [[1 << bit], [1 << bit | 7]]).collect();
+fn the_flags_of_need_are_four() {
+    let accepted: Vec<_> = (0..16).map(|flags| [flags]).collect();
+    let rejected: Vec<_> = (4..8).flat_map(|bit| [[1 << bit], [1 << bit | 15]]).collect();
     assert_limits("need", "need flags", &accepted, &rejected, WireError::Field("flags"));
 }
 

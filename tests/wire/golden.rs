@@ -299,7 +299,7 @@ fn need_index() -> Message<'static> {
 }
 
 fn need_report() -> Message<'static> {
-    let flags = NeedFlags { no_multicast: false, detached: true, by_unicast: true };
+    let flags = NeedFlags { no_multicast: false, detached: true, by_unicast: true, behind: false };
     Message::Need(Need { flags, needs: vec![], ..need() })
 }
 

@@ -44,6 +44,12 @@ impl Batch {
         self.overflow_total
     }
 
+    /// The share of its slots that was filled: 1 if there may be more where it came from.
+    #[must_use]
+    pub fn fill(&self) -> f64 {
+        self.storage.filled.len() as f64 / self.pool.layout().slots.max(1) as f64
+    }
+
     /// Nothing was received.
     #[must_use]
     pub fn is_empty(&self) -> bool {

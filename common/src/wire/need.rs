@@ -9,7 +9,7 @@
 //! | drain rate, kB/s                                       4 |
 //! | blocks done                                            4 |
 //! | poll id                                                2 |
-//! | flags: bit 0 no multicast, 1 detached, 2 by unicast    1 |
+//! | flags: 0 no multicast, 1 detached, 2 by unicast, 3 behind 1 |
 //! | n 1, n × { first 4, run 4, deficit 2 }                   |
 //! ```
 
@@ -35,7 +35,8 @@ pub struct Need {
     pub socket_loss: u16,
     /// Incomplete blocks that it still has room for.
     pub free_blocks: u16,
-    /// What its target takes, in kB/s; 0 where not yet known.
+    /// What it decodes, verifies and writes, in kB/s, or what it gets through of what arrives if
+    /// that is less and it is behind; 0 where not yet known.
     pub drain_kilobytes: u32,
     /// Blocks of the image that are verified, zero blocks among them.
     pub done_blocks: u32,
@@ -56,6 +57,8 @@ pub struct NeedFlags {
     pub detached: bool,
     /// It wants these ranges by unicast, having been given polluted symbols by multicast.
     pub by_unicast: bool,
+    /// More arrives than it gets through: its queues are filling.
+    pub behind: bool,
 }
 
 impl Need {
@@ -98,14 +101,15 @@ impl Need {
 
 impl NeedFlags {
     fn parse(octet: u8) -> Result<Self, WireError> {
-        if octet & !0b111 != 0 {
+        if octet & !0b1111 != 0 {
             return Err(WireError::Field("flags"));
         }
         let bit = |bit: u8| octet & 1 << bit != 0;
-        Ok(Self { no_multicast: bit(0), detached: bit(1), by_unicast: bit(2) })
+        Ok(Self { no_multicast: bit(0), detached: bit(1), by_unicast: bit(2), behind: bit(3) })
     }
 
     fn octet(self) -> u8 {
-        u8::from(self.no_multicast) | u8::from(self.detached) << 1 | u8::from(self.by_unicast) << 2
+        let bits = [self.no_multicast, self.detached, self.by_unicast, self.behind];
+        bits.into_iter().rev().fold(0, |octet, bit| octet << 1 | u8::from(bit))
     }
 }

@@ -24,6 +24,13 @@ impl Assembler {
         Self { blocks: BTreeMap::new(), spare: Vec::new(), spare_max, octets: 0 }
     }
 
+    /// Has memory ready for blocks of so many octets, touched already: the kernel clears each page
+    /// when it is first written to, and would do so while symbols arrive.
+    pub fn prepare(&mut self, block_octets: usize, blocks: usize) {
+        let missing = blocks.min(self.spare_max).saturating_sub(self.spare.len());
+        self.spare.extend((0..missing).map(|_| vec![TOUCHED; block_octets]));
+    }
+
     /// Takes a symbol in; the first one of a block opens it. A symbol for another shape than its
     /// block was opened with is [`Insertion::Malformed`], as is one that no block of its shape
     /// has; such a one opens no block.
@@ -113,6 +120,9 @@ impl Assembler {
     }
 }
 
+/// Anything but zero, of which the kernel would promise pages and make none.
+const TOUCHED: u8 = 1;
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -177,6 +187,19 @@ mod tests {
         assert_eq!(assembler.spare.len(), 1, "spare memory has its limit too");
         assembler.insert(BlockId::image(9), &shape(), esi(0), &[0; 64]);
         assert_eq!(assembler.spare.len(), 0);
+    }
+
+    #[test]
+    fn prepared_memory_is_used_and_has_its_limit() {
+        let mut assembler = Assembler::new(2);
+        assembler.prepare(640, 9);
+        let memory: Vec<_> = assembler.spare.iter().map(|buffer| buffer.as_ptr()).collect();
+        assert_eq!(memory.len(), 2);
+        assembler.prepare(640, 1);
+        assert_eq!(assembler.spare.len(), 2);
+        assembler.insert(BlockId::image(0), &shape(), esi(0), &[0; 64]);
+        let buffer = assembler.take(BlockId::image(0)).unwrap().into_buffer();
+        assert_eq!(buffer.as_ptr(), memory[1]);
     }
 
     #[test]

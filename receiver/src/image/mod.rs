@@ -11,10 +11,12 @@
 
 mod assembler;
 mod device;
+mod direct;
 mod file;
+mod flusher;
 mod guard;
 mod index_assembly;
-mod memory;
+mod order;
 mod rate;
 mod store;
 mod sysfs;
@@ -28,7 +30,6 @@ mod testing;
 pub use assembler::Assembler;
 pub use guard::DeviceUse;
 pub use index_assembly::{IndexAssembly, IndexError};
-pub use memory::{budget_blocks, default_budget_bytes};
 pub use store::{Progress, Store, Work};
 pub use target::Target;
 pub use workbench::{Checked, Workbench, ZeroBatch};

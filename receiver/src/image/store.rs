@@ -13,16 +13,16 @@ use imgcast_common::{
     bits::BitSet,
     fec::BlockShape,
     id::{BlockId, EncodingSymbolId, ImageId, Stream},
-    layout::Layout,
+    layout::{BLOCK_LOG2_DEFAULT, Layout},
     tree::Index,
 };
 use tracing::warn;
 
 use super::{
     Assembler, Checked, IndexAssembly, IndexError, Target, Workbench, Writer, Written, ZeroBatch,
-    budget_blocks,
+    rate::smaller_known,
 };
-use crate::error::Error;
+use crate::{error::Error, memory};
 
 /// The octets of one transfer on their way to the target.
 pub struct Store {
@@ -75,21 +75,22 @@ pub enum Progress {
 }
 
 impl Store {
-    /// A store for `target`, with so much memory. `deliver` is called by threads whenever one has
-    /// done something.
+    /// A store for `target`, with so much memory for blocks and so many threads to decode them
+    /// (see [`memory`]). `deliver` is called by threads whenever one has done something.
     ///
     /// # Errors
     /// [`Error::System`] if there are no threads to be had.
     pub fn new(
         target: Target,
         memory_bytes: u64,
+        threads: usize,
         deliver: impl Fn(Work) + Send + Sync + 'static,
     ) -> Result<Self, Error> {
-        let blocks = budget_blocks(memory_bytes, 1 << imgcast_common::layout::BLOCK_LOG2_DEFAULT);
+        let blocks = memory::blocks(memory_bytes, 1 << BLOCK_LOG2_DEFAULT, 0);
         Ok(Self {
             target: Some(target),
             writer: None,
-            workbench: Workbench::new(blocks as usize)?,
+            workbench: Workbench::new(threads, blocks as usize)?,
             assembler: Assembler::new(blocks as usize),
             assembly: None,
             index: None,
@@ -115,6 +116,13 @@ impl Store {
             self.assembly = Some(IndexAssembly::new(layout.of_index()));
         }
         self.layout = Some(layout);
+        let symbol_size = u64::from(layout.symbol_size());
+        let octets = layout.block_size().next_multiple_of(symbol_size);
+        let blocks = PREPARED_BYTES.min(self.memory_bytes) / octets;
+        let blocks = blocks.min(u64::from(layout.blocks()));
+        if let (Ok(octets), Ok(blocks)) = (usize::try_from(octets), usize::try_from(blocks)) {
+            self.assembler.prepare(octets, blocks);
+        }
         Ok(())
     }
 
@@ -169,6 +177,7 @@ impl Store {
             Err(error) => return Ok(Err(error)),
         };
         self.index = Some(Arc::clone(&index));
+        self.assembly = None;
         self.begin_writing(layout, &index)?;
         Ok(Ok(index.zero().clone()))
     }
@@ -177,7 +186,7 @@ impl Store {
         let Some(target) = self.target.take() else { return Ok(()) };
         let zeroes: u64 = index.zero().iter().map(|block| u64::from(layout.block_len(block))).sum();
         target.check_room(layout.bytes() - zeroes)?;
-        let blocks = budget_blocks(self.memory_bytes, layout.block_size());
+        let blocks = memory::blocks(self.memory_bytes, layout.block_size(), 0);
         let deliver = Arc::clone(&self.deliver);
         let written = move |written| deliver(Work::Written(written));
         self.writer = Some(Writer::start(target, layout, blocks as usize, written)?);
@@ -269,9 +278,15 @@ impl Store {
         self.index.as_ref().map(|index| index.image_id())
     }
 
-    /// What the target takes, in kB/s.
+    /// What this node can make of what it receives, in kB/s: the target takes no more, or the
+    /// threads that decode do no more. 0 while nothing is known.
     #[must_use]
     pub fn drain_kilobytes_per_second(&self) -> u32 {
-        self.writer.as_ref().map_or(0, Writer::drain_kilobytes_per_second)
+        let target = self.writer.as_ref().map_or(0, Writer::drain_kilobytes_per_second);
+        smaller_known(target, self.workbench.kilobytes_per_second())
     }
 }
+
+/// Made ready before the first symbol: by the time that so much has arrived, blocks are written
+/// and their memory comes back.
+const PREPARED_BYTES: u64 = 32 << 20;

@@ -4,8 +4,9 @@ use std::fs::{self, File};
 use std::io::Write as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{self, Command};
+use std::process::{self, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 /// A directory that goes with its test.
 pub(super) struct Scratch(PathBuf);
@@ -97,8 +98,20 @@ impl Drop for LoopDevice {
 
 /// The standard output of a command; `None` if it is missing or fails.
 pub(super) fn run(program: &str, arguments: &[&str]) -> Option<String> {
-    let output = Command::new(program).args(arguments).output().ok()?;
+    let mut command = Command::new(program);
+    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+    let spawning = SPAWNING.lock().unwrap_or_else(PoisonError::into_inner);
+    let child = command.spawn().ok()?;
+    drop(spawning);
+    let output = child.wait_with_output().ok()?;
     output.status.success().then(|| String::from_utf8(output.stdout).unwrap())
+}
+
+/// Closes what holds a device. Before its exec, a command that another test has just started holds
+/// all the same.
+pub(super) fn close<T>(holder: T) {
+    let _nothing_starts = SPAWNING.lock().unwrap_or_else(PoisonError::into_inner);
+    drop(holder);
 }
 
 /// Says that a test is skipped, and fails it where all are demanded.
@@ -108,6 +121,8 @@ pub(super) fn skip(test: &str, why: &str) {
     let demanded = std::env::var_os("IMGCAST_REQUIRE_ALL").is_some_and(|value| value == "1");
     assert!(!demanded, "IMGCAST_REQUIRE_ALL=1, but {test} cannot run: {why}");
 }
+
+static SPAWNING: Mutex<()> = Mutex::new(());
 
 /// What a loop device is full of at first.
 pub(super) const FILLING: u8 = 0xee;

@@ -5,9 +5,9 @@
 
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::{Arc, Mutex};
 use std::thread;
 
 use imgcast_common::fec::{FecError, Received, Undecoded};
@@ -16,7 +16,8 @@ use imgcast_common::layout::Layout;
 use imgcast_common::pool::Pool;
 use imgcast_common::tree::Index;
 
-use super::writer::panic_text;
+use super::rate::{DrainRate, now};
+use super::writer::{lock, panic_text};
 use crate::error::Error;
 
 /// Threads that decode and hash. Dropping it waits for the blocks that are queued, not for all
@@ -24,20 +25,20 @@ use crate::error::Error;
 #[derive(Debug)]
 pub struct Workbench {
     pool: Arc<Pool>,
+    rate: Arc<Mutex<DrainRate>>,
     is_closed: Arc<AtomicBool>,
 }
 
 impl Workbench {
-    /// Starts one thread for each core. Up to `queue_max` blocks wait; as many as may be in
-    /// memory, and nobody ever waits for room.
+    /// Starts so many threads. Up to `queue_max` blocks wait; as many as may be in memory, and
+    /// nobody ever waits for room.
     ///
     /// # Errors
     /// [`Error::System`] if there are no threads to be had.
-    pub fn new(queue_max: usize) -> Result<Self, Error> {
-        let threads = thread::available_parallelism().map_or(1, usize::from);
-        let pool = Pool::new("decode", threads, queue_max)
+    pub fn new(threads: usize, queue_max: usize) -> Result<Self, Error> {
+        let pool = Pool::in_background("decode", threads, queue_max)
             .map_err(|source| Error::System { action: "start the decoder threads", source })?;
-        Ok(Self { pool: Arc::new(pool), is_closed: Arc::default() })
+        Ok(Self { pool: Arc::new(pool), rate: Arc::default(), is_closed: Arc::default() })
     }
 
     /// Decodes `block` of the stream that is cut by `layout`, if it needs that, and verifies it
@@ -50,14 +51,30 @@ impl Workbench {
         layout: Layout,
         deliver: impl FnOnce(BlockId, Checked) + Send + 'static,
     ) {
+        let (rate, threads) = (Arc::clone(&self.rate), self.pool.threads());
         self.pool.submit(move || {
+            let start = now();
             let judged =
                 catch_unwind(AssertUnwindSafe(|| judge(block, received, index.as_deref(), layout)));
             let checked = judged.unwrap_or_else(|panic| Checked::Failed {
                 text: format!("checking {block} panicked: {}", panic_text(panic.as_ref())),
             });
+            let octets = match &checked {
+                Checked::Whole { bytes } if block.stream == Stream::Image => bytes.len() as u64,
+                _ => 0,
+            };
+            // All threads together are so many times as fast as one.
+            let took = now().duration_since(start) / u32::try_from(threads).unwrap_or(u32::MAX);
+            lock(&rate).note(octets, took);
             deliver(block, checked);
         });
+    }
+
+    /// How fast blocks are decoded and verified when there is no lack of them, in kB/s; 0 while
+    /// nothing is known.
+    #[must_use]
+    pub fn kilobytes_per_second(&self) -> u32 {
+        lock(&self.rate).kilobytes_per_second()
     }
 
     /// Checks, batch by batch in the background, those of `blocks` that `index` calls zero.
@@ -244,12 +261,15 @@ mod tests {
 
         fn check(&self, block: BlockId, received: Received, index: Option<Arc<Index>>) -> Checked {
             let (reports, checked) = channel();
-            let workbench = Workbench::new(4).unwrap();
+            let workbench = Workbench::new(2, 4).unwrap();
             workbench.check(block, received, index, self.layout, move |block, checked| {
                 let _ = reports.send((block, checked));
             });
             let (answered, checked) = checked.recv().unwrap();
             assert_eq!(answered, block);
+            let is_of_use =
+                block.stream == Stream::Image && matches!(checked, Checked::Whole { .. });
+            assert_eq!(workbench.kilobytes_per_second() > 0, is_of_use);
             checked
         }
 
@@ -329,7 +349,7 @@ mod tests {
         zero.remove(2);
         let index = Arc::new(Index::new(values, zero).unwrap());
         let (reports, batches) = channel();
-        let workbench = Workbench::new(1).unwrap();
+        let workbench = Workbench::new(2, 1).unwrap();
         let deliver = move |batch| drop(reports.send(batch));
         workbench.check_zero(range, index, layout, deliver).unwrap();
         // Kept alive until the last batch: without a workbench no more are begun.

@@ -1,45 +1,41 @@
-//! Puts verified blocks where they belong, on one thread behind a bounded queue.
+//! Puts verified blocks where they belong, on threads of its own behind a bounded queue.
 //!
-//! It owns the order of writes: a disk that is half written must never boot nor be mistaken for
-//! the old one. On a device the first block, which holds the partition table, is written last:
+//! Which block may be written when is decided by the [order](super::order) of writes; whether a
+//! block is right, before it comes here.
 //!
-//! ```text
-//! zeroes over block 0 | flush | blocks 1 ... n-1 in any order | flush | block 0 | flush
-//! ```
-//!
-//! (A backup GPT at the end of the disk is of no use to anybody without the protective MBR in
-//! block 0.) A file gets its name last and needs none of this. Which blocks are written, and
-//! whether they are right, is decided before. An error is final: what a failed fsync has dropped
-//! from the page cache, a second one does not bring back.
+//! Written by the threads that decode, while a block is still in their cache, it would be no
+//! faster: measured into memory and to a disk, a thread of its own was so by a tenth.
 
 use std::any::Any;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
 
-use imgcast_common::bits::BitSet;
 use imgcast_common::layout::Layout;
+use imgcast_common::pool::give_way;
 
-use super::rate::DrainRate;
+use super::direct::Bounce;
+use super::flusher::Flusher;
+use super::order::{Order, Output};
 use super::target::Target;
 use crate::error::Error;
 
-/// The writing thread, as its employer sees it. Dropped before [`Written::Flushed`] was
+/// The writing threads, as their employer sees them. Dropped before [`Written::Flushed`] was
 /// delivered, it gives up what is queued, and a file goes away.
 #[derive(Debug)]
 pub struct Writer {
     /// `None` only while it is dropped.
     queue: Option<SyncSender<Task>>,
-    thread: Option<JoinHandle<()>>,
-    shared: Arc<Shared>,
+    threads: Vec<JoinHandle<()>>,
+    order: Arc<Order>,
+    is_abandoned: Arc<AtomicBool>,
 }
 
 impl Writer {
-    /// Starts the thread, which owns `target` from now on and tells `deliver` what it did. Up to
+    /// Starts the threads, which own `target` from now on and tell `deliver` what they did. Up to
     /// `queue_max` tasks wait; as many as blocks may be in memory, and nobody ever waits for room.
     ///
     /// # Errors
@@ -49,29 +45,35 @@ impl Writer {
         target: Target,
         layout: Layout,
         queue_max: usize,
-        deliver: impl FnMut(Written) + Send + 'static,
+        deliver: impl Fn(Written) + Send + Sync + 'static,
     ) -> Result<Self, Error> {
         target.check_size(layout.bytes())?;
         target.set_len(layout.bytes())?;
-        let shared = Arc::new(Shared::default());
+        let no_thread = |source| Error::System { action: "start a writer thread", source };
+        let order = Arc::new(Order::new(layout, &target));
+        let is_abandoned = Arc::new(AtomicBool::new(false));
+        let noting = Arc::clone(&order);
+        let note = move |octets, took| noting.note_flush(octets, took);
+        let flusher =
+            target.flush_handle().and_then(|file| Flusher::start(file, note)).map_err(no_thread)?;
+        let threads = target.writes_at_a_time();
         let (queue, tasks) = sync_channel(queue_max);
-        let worker = Worker {
-            first: First::Missing,
-            is_shielded: !target.is_device(),
-            target,
-            stored: BitSet::new(layout.blocks()),
-            layout,
-            unflushed_bytes: 0,
-            last_offset: 0,
-            written_bytes: 0,
-            rate: DrainRate::default(),
-            shared: Arc::clone(&shared),
-        };
-        let builder = thread::Builder::new().name("writer".into());
-        let thread = builder
-            .spawn(move || work(worker, &tasks, deliver))
-            .map_err(|source| Error::System { action: "start the writer thread", source })?;
-        Ok(Self { queue: Some(queue), thread: Some(thread), shared })
+        let crew = Arc::new(Crew {
+            tasks: Mutex::new(tasks),
+            output: RwLock::new(Some(Output { flusher, target })),
+            order: Arc::clone(&order),
+            is_abandoned: Arc::clone(&is_abandoned),
+            has_ended: Mutex::new(false),
+            deliver,
+        });
+        // Dropped on an early return, it ends and joins the threads started so far.
+        let mut writer = Self { queue: Some(queue), threads: Vec::new(), order, is_abandoned };
+        for _ in 0..threads {
+            let crew = Arc::clone(&crew);
+            let builder = thread::Builder::new().name("writer".into());
+            writer.threads.push(builder.spawn(move || crew.work()).map_err(no_thread)?);
+        }
+        Ok(writer)
     }
 
     /// Queues a verified block of the image; waits while the queue is full.
@@ -86,18 +88,19 @@ impl Writer {
 
     /// Queues the end, after all blocks: flushes, and makes the target what it is to be.
     pub fn finish(&self) {
-        self.submit(Task::Finish);
+        // The first thread that takes one makes the end, the others only go home.
+        self.threads.iter().for_each(|_| self.submit(Task::Finish));
     }
 
     /// How fast the target takes data, flushes included, in kB/s; 0 while nothing is known.
     #[must_use]
     pub fn drain_kilobytes_per_second(&self) -> u32 {
-        self.shared.drain_kilobytes_per_second.load(Ordering::Relaxed)
+        self.order.drain_kilobytes_per_second()
     }
 
     fn submit(&self, task: Task) {
         if let Some(queue) = &self.queue {
-            // A thread that has ended has said why.
+            // Threads that have ended have said why.
             let _ = queue.send(task);
         }
     }
@@ -105,19 +108,19 @@ impl Writer {
 
 impl Drop for Writer {
     fn drop(&mut self) {
-        self.shared.is_abandoned.store(true, Ordering::Relaxed);
+        self.is_abandoned.store(true, Ordering::Relaxed);
         self.queue = None;
-        if let Some(thread) = self.thread.take() {
+        for thread in self.threads.drain(..) {
             let _ = thread.join();
         }
     }
 }
 
-/// What the writing thread reports; after [`Failed`](Self::Failed) or [`Flushed`](Self::Flushed)
+/// What the writing threads report; after [`Failed`](Self::Failed) or [`Flushed`](Self::Flushed)
 /// nothing follows.
 #[derive(Debug)]
 pub enum Written {
-    /// A block is out of the way: in the page cache, or kept for the end.
+    /// A block is out of the way: on its way to the disk, or kept for the end.
     Stored {
         /// Its number.
         number: u32,
@@ -145,163 +148,81 @@ enum Task {
     Finish,
 }
 
-#[derive(Debug, Default)]
-struct Shared {
-    drain_kilobytes_per_second: AtomicU32,
-    is_abandoned: AtomicBool,
+/// What all threads work with.
+struct Crew<F> {
+    tasks: Mutex<Receiver<Task>>,
+    /// Held for reading from before the next task is taken, and for writing by the end: nothing is
+    /// under way then.
+    output: RwLock<Option<Output>>,
+    order: Arc<Order>,
+    is_abandoned: Arc<AtomicBool>,
+    has_ended: Mutex<bool>,
+    deliver: F,
 }
 
-struct Worker {
-    target: Target,
-    layout: Layout,
-    /// What the first block of a device is to be, at last.
-    first: First,
-    /// Whether nothing on the target can be mistaken for a whole disk: for a device, whether its
-    /// first block has been zeroed.
-    is_shielded: bool,
-    stored: BitSet,
-    unflushed_bytes: u64,
-    last_offset: u64,
-    written_bytes: u64,
-    rate: DrainRate,
-    shared: Arc<Shared>,
-}
-
-enum First {
-    Missing,
-    Held(Vec<u8>),
-    Zero,
-}
-
-impl Worker {
-    fn write(&mut self, number: u32, bytes: Vec<u8>) -> Result<Written, Error> {
-        if bytes.is_empty() || bytes.len() != self.layout.block_len(number) as usize {
-            let text = format!("block {number} was to be written with {} octets", bytes.len());
-            return Err(Error::Internal { text });
+impl<F: Fn(Written)> Crew<F> {
+    /// One thread.
+    fn work(&self) {
+        give_way();
+        let mut bounce = Bounce::default();
+        loop {
+            let done = catch_unwind(AssertUnwindSafe(|| self.next(&mut bounce)));
+            let result = done.unwrap_or_else(|panic| {
+                let text = format!("a writer thread panicked: {}", panic_text(panic.as_ref()));
+                Some(Err(Error::Internal { text }))
+            });
+            match result {
+                Some(Ok(())) => {}
+                Some(Err(error)) => {
+                    self.is_abandoned.store(true, Ordering::Relaxed);
+                    self.report(Written::Failed(error));
+                    return;
+                }
+                None => return,
+            }
         }
-        self.stored.insert(number);
-        if number == 0 && self.target.is_device() {
-            self.first = First::Held(bytes);
-            return Ok(Written::Stored { number, buffer: None });
-        }
-        self.shield()?;
-        self.put(&bytes, self.layout.block_range(number).start)?;
-        if self.unflushed_bytes >= FLUSH_BYTES {
-            self.flush()?;
-        }
-        Ok(Written::Stored { number, buffer: Some(bytes) })
     }
 
-    fn zero(&mut self, blocks: Range<u32>) -> Result<Written, Error> {
-        let mut rest = blocks.start..blocks.end.min(self.layout.blocks());
-        for number in rest.clone() {
-            self.stored.insert(number);
-        }
-        if rest.start == 0 && !rest.is_empty() && self.target.is_device() {
-            self.first = First::Zero;
-            rest.start = 1;
-        }
-        if !rest.is_empty() {
-            self.shield()?;
-            let last = self.layout.block_range(rest.end - 1);
-            self.target.zero(self.layout.block_range(rest.start).start..last.end)?;
-        }
-        Ok(Written::Zeroed { blocks })
-    }
-
-    fn finish(mut self) -> Result<Written, Error> {
-        if !self.stored.is_full() {
-            let missing = self.stored.len() - self.stored.count();
-            let text = format!("the image was to be finished with {missing} blocks missing");
-            return Err(Error::Internal { text });
-        }
-        self.flush()?;
-        match std::mem::replace(&mut self.first, First::Missing) {
-            First::Missing => {}
-            First::Held(bytes) => self.put(&bytes, 0)?,
-            First::Zero => self.shield()?,
-        }
-        self.flush()?;
-        self.target.commit()?;
-        Ok(Written::Flushed { written_bytes: self.written_bytes })
-    }
-
-    /// Zeroes the first block of a device, on disk, before anything else changes there.
-    fn shield(&mut self) -> Result<(), Error> {
-        if !self.is_shielded {
-            self.target.zero(self.layout.block_range(0))?;
-            self.flush()?;
-            self.is_shielded = true;
-        }
-        Ok(())
-    }
-
-    fn put(&mut self, bytes: &[u8], offset: u64) -> Result<(), Error> {
-        let start = now();
-        self.target.write(bytes, offset)?;
-        let octets = bytes.len() as u64;
-        self.last_offset = offset;
-        self.unflushed_bytes += octets;
-        self.written_bytes += octets;
-        self.note(octets, now().duration_since(start));
-        Ok(())
-    }
-
-    fn flush(&mut self) -> Result<(), Error> {
-        let start = now();
-        self.target.flush().map_err(|source| Error::Flush {
-            path: self.target.path().into(),
-            offset: self.last_offset,
-            unflushed_bytes: self.unflushed_bytes,
-            source,
-        })?;
-        self.unflushed_bytes = 0;
-        self.note(0, now().duration_since(start));
-        Ok(())
-    }
-
-    fn note(&mut self, octets: u64, took: Duration) {
-        self.rate.note(octets, took);
-        let rate = self.rate.kilobytes_per_second();
-        self.shared.drain_kilobytes_per_second.store(rate, Ordering::Relaxed);
-    }
-}
-
-/// The thread.
-fn work(worker: Worker, tasks: &Receiver<Task>, mut deliver: impl FnMut(Written)) {
-    let result = catch_unwind(AssertUnwindSafe(|| run(worker, tasks, &mut deliver)));
-    let last = result.unwrap_or_else(|panic| {
-        let text = format!("the writer thread panicked: {}", panic_text(panic.as_ref()));
-        Some(Err(Error::Internal { text }))
-    });
-    match last {
-        Some(Ok(written)) => deliver(written),
-        Some(Err(error)) => deliver(Written::Failed(error)),
-        None => {}
-    }
-}
-
-/// Works until the end, the first error, or until the employer is gone (`None`).
-fn run(
-    mut worker: Worker,
-    tasks: &Receiver<Task>,
-    deliver: &mut impl FnMut(Written),
-) -> Option<Result<Written, Error>> {
-    loop {
+    /// Does one task and reports it; `None` if there are no more.
+    fn next(&self, bounce: &mut Bounce) -> Option<Result<(), Error>> {
+        let tasks = lock(&self.tasks);
         let task = tasks.recv().ok()?;
-        if worker.shared.is_abandoned.load(Ordering::Relaxed) {
+        if self.is_abandoned.load(Ordering::Relaxed) {
             return None;
         }
+        if let Task::Finish = task {
+            let output = self.output.write().unwrap_or_else(PoisonError::into_inner).take()?;
+            drop(tasks);
+            return match self.order.finish(output) {
+                Ok(written) => {
+                    self.report(written);
+                    None
+                }
+                Err(error) => Some(Err(error)),
+            };
+        }
+        let output = self.output.read().unwrap_or_else(PoisonError::into_inner);
+        drop(tasks);
+        let output = output.as_ref()?;
         let result = match task {
-            Task::Write { number, bytes } => worker.write(number, bytes),
-            Task::Zero { blocks } => worker.zero(blocks),
-            Task::Finish => return Some(worker.finish()),
+            Task::Write { number, bytes } => self.order.write(output, number, bytes, bounce),
+            Task::Zero { blocks } => self.order.zero(output, blocks),
+            Task::Finish => return None,
         };
-        match result {
-            Ok(written) => deliver(written),
-            Err(error) => return Some(Err(error)),
+        Some(result.map(|written| self.report(written)))
+    }
+
+    fn report(&self, written: Written) {
+        let mut has_ended = lock(&self.has_ended);
+        if !*has_ended {
+            *has_ended = matches!(written, Written::Failed(_) | Written::Flushed { .. });
+            (self.deliver)(written);
         }
     }
+}
+
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The text of a panic, as far as it has one.
@@ -309,17 +230,6 @@ pub(super) fn panic_text(panic: &(dyn Any + Send)) -> &str {
     let text = panic.downcast_ref::<&str>().copied();
     text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no reason given")
 }
-
-#[expect(clippy::disallowed_methods, reason = "measures the disk and decides nothing by it")]
-fn now() -> Instant {
-    Instant::now()
-}
-
-/// Flushed in between, the end is short, the drain rate is the disk's and not the memory's, and
-/// no more than this waits in the page cache: less than a second of a disk that makes 100 MB/s.
-/// fdatasync does it on the spot; sync_file_range, which would not wait, is not in nix and says
-/// nothing about the disk's own cache.
-const FLUSH_BYTES: u64 = 64 << 20;
 
 #[cfg(test)]
 mod tests {
@@ -419,11 +329,10 @@ mod tests {
         let scratch = Scratch::new();
         let (layout, image) = image();
         let (reports, written) = channel();
-        let mut panicked = false;
+        let panicked = AtomicBool::new(false);
         let target = Target::open(&scratch.path().join("disk.img")).unwrap();
         let writer = Writer::start(target, layout, 1, move |report| {
-            let first = !panicked;
-            panicked = true;
+            let first = !panicked.swap(true, Ordering::Relaxed);
             assert!(!first, "planned panic");
             let _ = reports.send(report);
         });
@@ -502,6 +411,49 @@ mod tests {
         let contents = device.contents();
         assert!(contents[..2048].iter().all(|octet| *octet == 0));
         assert_eq!(contents[2048], FILLING);
+    }
+
+    #[test]
+    fn blocks_written_at_the_same_time_all_get_to_the_device_and_the_first_one_last() {
+        let test = "blocks_written_at_the_same_time_all_get_to_the_device_and_the_first_one_last";
+        let Some(device) = LoopDevice::attach(test, 4 << 20) else { return };
+        let mut image = vec![0; 63 * 65_536 + 4097];
+        Prng::new(6).fill(&mut image);
+        let layout = Layout::new(image.len() as u64, 16, 1408).unwrap();
+        let (writer, written) = start(Target::open(device.path()).unwrap(), layout);
+        (0..64).rev().for_each(|number| writer.write(number, block(&layout, &image, number)));
+        let mut numbers: Vec<u32> = Vec::new();
+        while numbers.len() < 64 {
+            let Ok(Written::Stored { number, .. }) = written.recv() else { panic!("{numbers:?}") };
+            numbers.push(number);
+        }
+        numbers.sort_unstable();
+        assert!(numbers.into_iter().eq(0..64));
+        assert!(device.contents()[..65_536].iter().all(|octet| *octet == 0));
+        writer.finish();
+        assert!(matches!(written.recv(), Ok(Written::Flushed { .. })));
+        let contents = device.contents();
+        assert!(contents[..image.len()] == image[..]);
+        assert!(contents[image.len()..].iter().all(|octet| *octet == FILLING));
+    }
+
+    #[test]
+    fn what_fills_more_than_a_window_is_flushed_on_the_way_and_whole_at_the_end() {
+        let scratch = Scratch::new();
+        let path = scratch.path().join("disk.img");
+        let layout = Layout::new(70 << 20, 20, 1408).unwrap();
+        let (writer, written) = start(Target::open(&path).unwrap(), layout);
+        (0..70u8).for_each(|number| writer.write(number.into(), vec![number; 1 << 20]));
+        writer.finish();
+        let last = written.iter().last();
+        assert!(
+            matches!(last, Some(Written::Flushed { written_bytes }) if written_bytes == 70 << 20)
+        );
+        assert!(writer.drain_kilobytes_per_second() > 0);
+        let contents = fs::read(&path).unwrap();
+        assert!(contents.chunks(1 << 20).zip(0..70).all(|(block, number)| {
+            block.len() == 1 << 20 && block.iter().all(|octet| *octet == number)
+        }));
     }
 
     #[test]

@@ -266,16 +266,33 @@ impl Session {
             network_loss,
             socket_loss,
             free_blocks: u16::try_from(self.free_blocks()).unwrap_or(u16::MAX),
-            drain_kilobytes: self.drain_kilobytes,
+            drain_kilobytes: self.drain_rate(),
             done_blocks: verified,
             poll: self.asking.report.map_or(0, |(_, poll)| poll),
-            flags: NeedFlags { no_multicast: self.contact.no_multicast(), ..flags },
+            flags: NeedFlags {
+                no_multicast: self.contact.no_multicast(),
+                behind: self.behind_kilobytes.is_some(),
+                ..flags
+            },
             needs,
         };
         self.asking.sent_at = now;
         self.asking.report = None;
         self.send(stream, Message::Need(need), 0);
         true
+    }
+
+    /// What the sender is told that this receiver takes, in kB/s; 0 for what is not known.
+    fn drain_rate(&self) -> u32 {
+        let drain = Some(self.drain_kilobytes).filter(|drain| *drain > 0);
+        drain.into_iter().chain(self.behind_kilobytes).min().unwrap_or(0)
+    }
+
+    /// Says soon how it goes, unless that was said just now.
+    pub(super) fn report_soon(&mut self, now: Instant) {
+        if now >= self.asking.sent_at + REPORT_RETRY {
+            self.asking.report_soon(now, &mut self.prng);
+        }
     }
 
     /// Runs that one NEED holds.
@@ -305,7 +322,8 @@ impl Session {
 const CONFIRM_WITHIN: Duration = Duration::from_millis(100);
 /// Before WELCOME says otherwise.
 const SILENCE_DEFAULT: Duration = Duration::from_secs(10);
-/// A report for which there was no token waits so long.
+/// A report for which there was no token waits so long, and one that was not asked for comes no
+/// more often.
 const REPORT_RETRY: Duration = Duration::from_millis(100);
 /// Repairs share the rate with new blocks, one to one.
 const ANSWER_SHARE: f64 = 2.0;

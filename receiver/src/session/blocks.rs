@@ -13,6 +13,7 @@ use super::{
     Event, Failure, Notice, Phase, Session, Verdict, Via,
     ledger::{Ledger, Setback},
 };
+use crate::memory;
 
 /// What a check of a block came to.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -142,16 +143,15 @@ impl Session {
     /// Blocks that may still be begun.
     pub(super) fn free_blocks(&self) -> usize {
         let Some(image) = &self.image else { return 0 };
-        let blocks = self.config.memory_bytes / image.layout().block_size();
-        let blocks = usize::try_from(blocks).unwrap_or(usize::MAX).max(MEMORY_BLOCKS_MIN);
+        let index_bytes = self.index.as_ref().map_or(0, |index| index.layout().bytes());
+        let block_size = image.layout().block_size();
+        let blocks = memory::blocks(self.config.memory_bytes, block_size, index_bytes);
         let index_held = self.index.as_ref().map_or(0, Ledger::held);
         let writing = (self.writing.count() - self.writing_zero) as usize;
-        blocks.saturating_sub(image.held() + index_held + writing)
+        (blocks as usize).saturating_sub(image.held() + index_held + writing)
     }
 }
 
-/// Fewer do not even hold what is interleaved.
-pub const MEMORY_BLOCKS_MIN: usize = 8;
 /// A block that was wrong so often will not get right.
 const POLLUTED_MAX: u8 = 8;
 /// An index that was wrong so often is not the one that was announced.

@@ -37,7 +37,7 @@ use imgcast_common::{
     wire::{Header, Message, SenderState, UNICAST},
 };
 
-pub use blocks::{Checked, MEMORY_BLOCKS_MIN};
+pub use blocks::Checked;
 pub use types::{
     Event, Failure, Notice, Offer, Outcome, SessionConfig, Stage, Status, Transmit, Verdict, Via,
     Wanted,
@@ -80,6 +80,8 @@ pub struct Session {
     loss: LossMeter,
     prng: Prng,
     drain_kilobytes: u32,
+    /// What this host gets through of what arrives, in kB/s, while that is less.
+    behind_kilobytes: Option<u32>,
     progress_at: Instant,
     transmits: VecDeque<Transmit>,
     events: VecDeque<Event>,
@@ -120,6 +122,7 @@ impl Session {
             loss: LossMeter::default(),
             prng: Prng::new(seed),
             drain_kilobytes: 0,
+            behind_kilobytes: None,
             progress_at: now,
             transmits: VecDeque::new(),
             events: VecDeque::new(),
@@ -192,6 +195,14 @@ impl Session {
     /// What the target takes, in kB/s.
     pub const fn handle_drain(&mut self, kilobytes_per_second: u32) {
         self.drain_kilobytes = kilobytes_per_second;
+    }
+
+    /// More arrives than this host gets through, which is so many kB/s; `None`: it keeps up.
+    pub fn handle_pace(&mut self, now: Instant, behind: Option<u32>) {
+        self.behind_kilobytes = behind;
+        if behind.is_some() {
+            self.report_soon(now);
+        }
     }
 
     /// A datagram of another version of the protocol was an ANNOUNCE.

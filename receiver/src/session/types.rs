@@ -21,7 +21,7 @@ pub struct SessionConfig {
     pub key: [u8; 16],
     /// Octets that the target holds; `None` for a file.
     pub target_bytes: Option<u64>,
-    /// Octets for blocks that are not written yet.
+    /// Octets for blocks that are not written yet, see [`for_blocks`](crate::memory::for_blocks).
     pub memory_bytes: u64,
     /// The largest datagram payload that the interface takes unfragmented, in octets.
     pub datagram_octets_max: usize,

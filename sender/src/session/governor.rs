@@ -15,6 +15,8 @@ use std::{
 
 use imgcast_common::id::ReceiverId;
 
+use super::floor::Floor;
+
 /// Decides the rate.
 #[derive(Debug)]
 pub(super) struct Governor {
@@ -23,8 +25,7 @@ pub(super) struct Governor {
     /// The rate that got through when there was congestion last.
     capacity: u64,
     starting: bool,
-    /// The sender's own machine or link was the limit last.
-    is_local: bool,
+    limit: Limit,
     period_at: Instant,
     /// Datagrams that had been sent to the group when it was told of the present rate; `None`
     /// until then. With that SYNC receivers begin to count anew.
@@ -34,8 +35,21 @@ pub(super) struct Governor {
     rest_periods: u32,
     silent_periods: u32,
     reported: bool,
+    /// Whether receivers were asked for reports on the present rate.
+    polled: bool,
     probe: Probe,
     loss: f64,
+}
+
+/// What kept the rate from being higher last.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Limit {
+    /// The sender's own machine or link, which says so without loss.
+    Local,
+    /// Receivers, which lose what they are sent too fast.
+    Hosts,
+    /// Something in between, which others share.
+    Network,
 }
 
 /// What one receiver lost since the rate changed last.
@@ -45,6 +59,7 @@ struct Sample {
     /// The share of the rate that is too much for this receiver or the way to it: loss above the
     /// receiver's floor that chance does not explain, or what it could not take in.
     excess: f64,
+    is_host: bool,
     at: Instant,
 }
 
@@ -55,18 +70,8 @@ pub(super) struct Keeping {
     pub(super) network_loss: f64,
     /// Share that its own socket dropped.
     pub(super) socket_loss: f64,
-    /// The octets of the image that it decodes and writes in a second, if it has no more memory to
-    /// keep the others in.
+    /// What it gets through in a second, in octets on the wire, if it has no room to keep the rest.
     pub(super) limit: Option<u64>,
-}
-
-/// The lowest loss of one receiver, by as much higher as it may have been by chance, in this
-/// quarter of a minute and the one before.
-#[derive(Clone, Copy, Debug)]
-struct Floor {
-    this: f64,
-    last: f64,
-    since: Instant,
 }
 
 /// Every ten seconds of loss the floor is measured anew, at half the rate.
@@ -90,7 +95,7 @@ impl Governor {
             rate_max,
             capacity: rate_max,
             starting: rate_start < rate_max,
-            is_local: false,
+            limit: Limit::Network,
             period_at: now,
             sent_when_told: None,
             samples: BTreeMap::new(),
@@ -98,6 +103,7 @@ impl Governor {
             rest_periods: 0,
             silent_periods: 0,
             reported: false,
+            polled: false,
             probe: Probe::First(now + PROBE_INTERVAL),
             loss: 0.0,
         }
@@ -133,10 +139,8 @@ impl Governor {
     ) -> bool {
         self.on_sign_of_life();
         let (Some(then), Some(told)) = (sent_by_then, self.sent_when_told) else { return false };
-        // Whoever lost the SYNC that told of the rate hears of it with one of the next.
-        let settled = self.rate * TOLD_WITHIN_MILLIS / 8 / 1000 / DATAGRAM_OCTETS;
         let datagrams = then.saturating_sub(told);
-        if datagrams < settled.max(DATAGRAMS_JUDGED_MIN) {
+        if datagrams < self.datagrams_min() {
             return false;
         }
         // A receiver that loses this much may by chance report so much more or less.
@@ -146,8 +150,9 @@ impl Governor {
         let floor = self.floors.entry(id).or_insert_with(|| Floor::new(now));
         let congestion = loss - chance - floor.lower(now, loss + chance);
         let limit = keeping.limit.map_or(0.0, |limit| 1.0 - limit as f64 * 8.0 / self.rate as f64);
-        let excess = congestion.max(keeping.socket_loss).max(limit);
-        self.samples.insert(id, Sample { loss, excess, at: now });
+        let host = keeping.socket_loss.max(limit);
+        let (excess, is_host) = (congestion.max(host), host > congestion);
+        self.samples.insert(id, Sample { loss, excess, is_host, at: now });
         let too_much = self.samples.values().filter(|sample| sample.excess > EXCESS_MAX);
         let (too_much, active) = (too_much.count() as u64, u64::from(active));
         let at_once = too_much * 20 > active && self.rest_periods == 0;
@@ -179,9 +184,25 @@ impl Governor {
         }
     }
 
-    /// Ends a control period when its time has come; returns whether a poll is due. `held_back`:
-    /// the share of the schedule that the sender's own machine or link did not take, if that can
-    /// be told.
+    /// Whether to ask for reports now: once for each rate, as soon as they can say something of
+    /// it. `sent` datagrams have gone to the group so far.
+    pub(super) fn poll_is_due(&mut self, sent: u64) -> bool {
+        let told = self.sent_when_told.filter(|_| !self.polled);
+        let is_due = told.is_some_and(|told| sent.saturating_sub(told) >= self.datagrams_min());
+        self.polled |= is_due;
+        is_due
+    }
+
+    /// Datagrams that a report has to speak of. Whoever lost the SYNC that told of the rate hears
+    /// of it with one of the next.
+    fn datagrams_min(&self) -> u64 {
+        let settled = self.rate * TOLD_WITHIN_MILLIS / 8 / 1000 / DATAGRAM_OCTETS;
+        settled.max(DATAGRAMS_JUDGED_MIN)
+    }
+
+    /// Ends a control period when its time has come; returns whether it did. `held_back`: the
+    /// share of the schedule that the sender's own machine or link did not take, if that can be
+    /// told.
     pub(super) fn handle_timeout(
         &mut self,
         now: Instant,
@@ -192,10 +213,10 @@ impl Governor {
             return false;
         }
         let is_short = self.starting || matches!(self.probe, Probe::Running { .. });
-        let period =
-            if is_short { (4 * grtt).max(START_PERIOD_MIN) } else { (20 * grtt).max(PERIOD_MIN) };
+        let period = if is_short { (2 * grtt).max(START_PERIOD_MIN) } else { PERIOD };
         let held_back = held_back().unwrap_or(0.0);
         self.period_at = now + period;
+        self.polled = false;
         self.samples.retain(|_, sample| now < sample.at + 5 * period);
         let reported = std::mem::take(&mut self.reported);
         if held_back > HELD_BACK_MAX {
@@ -235,7 +256,7 @@ impl Governor {
     /// they take more again.
     fn on_held_back(&mut self, share: f64) {
         self.starting = false;
-        self.is_local = true;
+        self.limit = Limit::Local;
         self.capacity = part(self.rate, (1.0 - share).max(HELD_BACK_RATE_MIN));
         self.set_rate(self.capacity + self.capacity / STEPS);
     }
@@ -257,10 +278,11 @@ impl Governor {
             self.set_rate(self.rate / 2);
             return;
         } else if self.rest_periods == 0 && held_back < HELD_BACK_MIN {
-            let step = match (self.starting, self.is_local) {
-                (true, _) => self.rate,
-                (false, true) => self.rate / STEPS_LOCAL,
-                (false, false) => self.capacity / STEPS,
+            let step = match self.limit {
+                _ if self.starting => self.rate,
+                Limit::Local => self.rate / STEPS_LOCAL,
+                Limit::Hosts => self.capacity / STEPS_HOSTS,
+                Limit::Network => self.capacity / STEPS,
             };
             self.set_rate(self.rate + step.max(RATE_MIN / STEPS));
             self.capacity = self.capacity.max(self.rate);
@@ -274,7 +296,7 @@ impl Governor {
     fn end_probe(&mut self, now: Instant, loss: f64, back_to: u64, suspect: Option<f64>) {
         if suspect.is_some_and(|before| (1.0 - loss) / 2.0 > (1.0 - before) * SUSPECT_PROVEN) {
             self.starting = false;
-            self.is_local = false;
+            self.limit = Limit::Network;
             self.capacity = self.rate;
             self.probe = Probe::First(now);
         } else {
@@ -288,7 +310,9 @@ impl Governor {
         // The first rate that is too high may be so by far; later ones were reached step by step.
         let share_min = if self.starting { RATE_SHARE_MIN } else { 0.5 };
         self.starting = false;
-        self.is_local = false;
+        let too_much = self.samples.values().filter(|sample| sample.excess > EXCESS_MAX);
+        let is_host = too_much.clone().all(|sample| sample.is_host);
+        self.limit = if is_host { Limit::Hosts } else { Limit::Network };
         self.capacity = part(self.rate, (1.0 - excess).max(share_min));
         self.set_rate(part(self.rate, (0.9 * (1.0 - excess)).max(share_min)));
         self.rest_periods = REST_PERIODS;
@@ -313,21 +337,6 @@ impl Governor {
     }
 }
 
-impl Floor {
-    const fn new(now: Instant) -> Self {
-        Self { this: 1.0, last: 1.0, since: now }
-    }
-
-    /// Takes in a loss; returns the lowest.
-    fn lower(&mut self, now: Instant, loss: f64) -> f64 {
-        if now >= self.since + FLOOR_MEMORY / 2 {
-            *self = Self { this: 1.0, last: self.this, since: now };
-        }
-        self.this = self.this.min(loss);
-        self.this.min(self.last)
-    }
-}
-
 /// A share of a rate.
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "at most the rate")]
 fn part(rate: u64, share: f64) -> u64 {
@@ -341,7 +350,7 @@ const RATE_MIN: u64 = 1_000_000;
 /// Periods while the rate doubles.
 const START_PERIOD_MIN: Duration = Duration::from_millis(25);
 /// Periods afterwards.
-const PERIOD_MIN: Duration = Duration::from_millis(200);
+const PERIOD: Duration = Duration::from_millis(200);
 /// Two or three SYNCs.
 const TOLD_WITHIN_MILLIS: u64 = 25;
 /// Of the usual symbol, with framing.
@@ -369,10 +378,10 @@ const SILENT_PERIODS_BREAK: u32 = 40;
 /// From nothing to what got through last in so many periods; it does not depend on the rate, so
 /// that two sessions share a link.
 const STEPS: u64 = 64;
+/// Receivers that cannot keep up share their limit with nobody.
+const STEPS_HOSTS: u64 = 16;
 /// The sender's own link says without loss that the rate is too high: it may be tried sooner.
 const STEPS_LOCAL: u64 = 4;
-/// A medium's own loss changes slowly.
-const FLOOR_MEMORY: Duration = Duration::from_secs(30);
 /// Half the rate for one period in so long costs one percent.
 const PROBE_INTERVAL: Duration = Duration::from_secs(10);
 /// Less loss than this needs no measurement of its floor.
@@ -409,7 +418,7 @@ mod tests {
         }
 
         fn period_held_back(&mut self, reports: &[(u32, f64)], held_back: f64) {
-            self.now += PERIOD;
+            self.now += PERIOD + Duration::from_millis(1);
             self.sent += self.governor.rate() / 8 / 1518 / 5;
             let active = u32::try_from(reports.len()).unwrap();
             for (id, loss) in reports {
@@ -445,7 +454,6 @@ mod tests {
     }
 
     const GIGABIT: u64 = 1_000_000_000;
-    const PERIOD: Duration = Duration::from_millis(201);
     const KEEPS_UP: Keeping = Keeping { network_loss: 0.0, socket_loss: 0.0, limit: None };
 
     #[test]

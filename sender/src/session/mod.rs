@@ -8,12 +8,13 @@
 //!
 //! JOINs are answered in `gathering`, NEEDs merged in `needs` into what `carousel` (for the group)
 //! and `unicast` (for one) owe; `sending` turns that into bursts at the pace of `pacer`, whose
-//! rate `governor` sets; `syncs` tells the group what is planned; `closing` takes the receivers'
-//! last words and ends the session.
+//! rate `governor` sets by what is lost above each receiver's `floor`; `syncs` tells the group
+//! what is planned; `closing` takes the receivers' last words and ends the session.
 
 mod carousel;
 mod clock;
 mod closing;
+mod floor;
 mod gathering;
 mod governor;
 mod needs;

@@ -67,7 +67,7 @@ impl Session {
         let keeping = Keeping {
             network_loss: f64::from(need.network_loss) / 65_536.0,
             socket_loss: f64::from(need.socket_loss) / 65_536.0,
-            limit: (is_short && drain > 0).then(|| self.on_the_wire(drain)),
+            limit: ((is_short || need.flags.behind) && drain > 0).then(|| self.on_the_wire(drain)),
         };
         let sent_by_then = self.syncs.sent_by(need.echo_micros);
         let active = self.roster.active_count();

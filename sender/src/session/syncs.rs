@@ -24,7 +24,9 @@ pub(super) struct SyncTimer {
     unicast_at: Instant,
     poll: Poll,
     last_poll_id: u16,
-    gathering_poll_at: Instant,
+    polled_at: Instant,
+    /// When to poll again at the latest.
+    poll_at: Instant,
     /// Of the last SYNCs: send time, and how many symbols the group had been sent by then.
     history: VecDeque<(u64, u64)>,
 }
@@ -39,7 +41,8 @@ impl SyncTimer {
             unicast_at: now,
             poll: Poll { mask_bits: 0, id: 0, nonce: 0 },
             last_poll_id: 0,
-            gathering_poll_at: now,
+            polled_at: now,
+            poll_at: now,
             history: VecDeque::new(),
         }
     }
@@ -147,14 +150,20 @@ impl Session {
         if self.governor.handle_timeout(now, grtt, || pacer.held_back(now)) {
             self.sync_soon();
             self.pacer.set_rate(self.governor.rate());
-            let period = self.governor.poll_timeout().saturating_duration_since(now);
-            self.poll_sample(period);
+        }
+        if self.governor.poll_is_due(self.group_datagrams) || now >= self.syncs.poll_at {
+            self.sync_soon();
+            let since = now.saturating_duration_since(self.syncs.polled_at).min(POLL_INTERVAL);
+            self.syncs.polled_at = now;
+            self.syncs.poll_at = now + POLL_INTERVAL;
+            self.poll_sample(since);
         }
     }
 
     pub(super) fn poll_while_gathering(&mut self, now: Instant) {
-        if now >= self.syncs.gathering_poll_at {
-            self.syncs.gathering_poll_at = now + SYNC_INTERVAL;
+        if now >= self.syncs.poll_at {
+            self.syncs.polled_at = now;
+            self.syncs.poll_at = now + SYNC_INTERVAL;
             self.poll_sample(SYNC_INTERVAL);
         }
     }
@@ -213,6 +222,8 @@ const SYNC_INTERVAL: Duration = Duration::from_millis(500);
 const UNICAST_SYNC_INTERVAL: Duration = Duration::from_millis(50);
 /// Whoever lost the end of the index hears soon that no more of it comes.
 const INDEX_SYNCS_FOR: Duration = Duration::from_secs(2);
+/// Whatever the rate, somebody says so often that they are there.
+const POLL_INTERVAL: Duration = Duration::from_millis(200);
 /// Enough for the 0.95-quantile, whatever the size of the group.
 const POLL_ANSWERS_PER_SECOND: f64 = 64.0;
 /// Ten seconds of SYNCs while sending: a longer echo is not counted.

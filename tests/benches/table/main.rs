@@ -23,8 +23,8 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use imgcast_common::units::Seconds;
-use imgcast_tests::machine::is_root;
 use imgcast_tests::netns;
+use imgcast_tests::netns::is_root;
 use imgcast_tests::programs::programs;
 use imgcast_tests::scratch;
 

@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use imgcast_tests::machine::is_installed;
+use imgcast_tests::netns::is_installed;
 use imgcast_tests::netns::{Lab, Node, address};
 use imgcast_tests::programs::programs;
 

@@ -1,0 +1,74 @@
+//! Whether this host gets through what arrives, and how much that is if it does not.
+//!
+//! Seen from the loop: while more arrives than it gets through, the queue in front of it fills,
+//! long before the socket behind that queue drops anything.
+
+use std::time::{Duration, Instant};
+
+/// Watches the queue in front of the loop.
+#[derive(Debug)]
+pub(crate) struct Pace {
+    since: Instant,
+    octets: u64,
+    batches: u32,
+    /// Batches behind which the queue was half full or more.
+    crowded: u32,
+}
+
+impl Pace {
+    pub(crate) const fn new(now: Instant) -> Self {
+        Self { since: now, octets: 0, batches: 0, crowded: 0 }
+    }
+
+    /// A batch of so many octets was worked off; whether the queue behind it was half full. Now
+    /// and then returns what the host gets through, in kB/s, if it is behind.
+    pub(crate) fn note(
+        &mut self,
+        now: Instant,
+        octets: usize,
+        is_crowded: bool,
+    ) -> Option<Option<u32>> {
+        self.octets += octets as u64;
+        self.batches += 1;
+        self.crowded += u32::from(is_crowded);
+        let lasted = now.saturating_duration_since(self.since);
+        if lasted < WINDOW {
+            return None;
+        }
+        let is_behind = self.crowded * 2 > self.batches;
+        let millis = u64::try_from(lasted.as_millis()).unwrap_or(u64::MAX).max(1);
+        let kilobytes = u32::try_from(self.octets / millis).unwrap_or(u32::MAX);
+        *self = Self::new(now);
+        Some(is_behind.then_some(kilobytes))
+    }
+}
+
+/// Longer than a host looks away, shorter than its buffers last.
+const WINDOW: Duration = Duration::from_millis(50);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Ten batches of 1 MB, 10 ms apart.
+    fn judge(crowded: impl Fn(u32) -> bool) -> Vec<Option<u32>> {
+        #[expect(clippy::disallowed_methods, reason = "a base for virtual time")]
+        let start = Instant::now();
+        let mut pace = Pace::new(start);
+        let note = |number: u32| {
+            pace.note(start + number * Duration::from_millis(10), 1_000_000, crowded(number))
+        };
+        (1..=10).filter_map(note).collect()
+    }
+
+    #[test]
+    fn a_queue_that_stays_crowded_shows_what_the_host_gets_through() {
+        assert_eq!(judge(|_| true), [Some(100_000), Some(100_000)]);
+        assert_eq!(judge(|number| number <= 5), [Some(100_000), None]);
+    }
+
+    #[test]
+    fn a_moment_of_inattention_is_no_reason() {
+        assert_eq!(judge(|number| number % 5 < 2), [None, None]);
+    }
+}
