@@ -66,9 +66,9 @@ pub const BLOCKS_MIN: u32 = 8;
 /// Measured: the RaptorQ library takes up to 4.4 times the octets of a block of 1 MiB to decode
 /// one, and a thread's allocator keeps that for the next.
 const SCRATCH_BYTES: u64 = 9 << 19;
-/// A block of which a quarter was lost holds a quarter of its size in repair symbols: one fifth of
-/// both.
-const REPAIR_SHARE: u64 = 5;
+/// A block of which a quarter was lost holds a quarter of its size in repair symbols, one fifth of
+/// both; memory that grows with them leaves gaps.
+const REPAIR_SHARE: u64 = 4;
 /// The index of 64 GiB, and of all that is smaller, is no matter. It is held twice for a moment:
 /// as it came, and as it is used.
 const INDEX_BYTES_FREE: u64 = 4 << 20;
@@ -102,9 +102,10 @@ mod tests {
             let memory = mebibytes << 20;
             for threads in [1, decoder_threads(memory)] {
                 let count = u64::from(blocks(for_blocks(memory, threads), 1 << 20, 2 << 20));
-                let taken = threads as u64 * SCRATCH_BYTES + count * (5 << 18);
-                assert!(taken <= memory, "{count} blocks, {threads} threads in {mebibytes} MiB");
-                assert!(taken + (5 << 18) + 4 > memory, "{count} in {mebibytes} MiB: one less");
+                let taken = |count| threads as u64 * SCRATCH_BYTES + count * (4 << 20) / 3;
+                let what = format!("{count} blocks, {threads} threads in {mebibytes} MiB");
+                assert!(taken(count) <= memory, "{what}: too much");
+                assert!(taken(count + 1) + 4 > memory, "{what}: too little");
             }
         }
     }

@@ -34,8 +34,8 @@ fn a_sender_may_restart_with_another_symbol_size_and_group() {
 fn whoever_was_not_let_in_yet_follows_a_sender_that_restarts() {
     all_done(|seed| {
         let mut config = restarting(seed, 64, 0);
-        // Receivers have listened for 600 ms and ask to be let in.
-        config.senders[0].crash = Some(When::At(Duration::from_millis(605)));
+        // Receivers have listened for 300 ms and ask to be let in.
+        config.senders[0].crash = Some(When::At(Duration::from_millis(305)));
         config
     });
 }

@@ -81,23 +81,18 @@ impl fmt::Debug for Batch {
     }
 }
 
-/// A fixed number of batches. All memory is there, and touched, from the start: page faults while
-/// receiving cost datagrams.
+/// A fixed number of batches. A batch gets its memory when it is first needed, and the one that
+/// came back last is used next: whoever receives little touches little, and starts sooner.
 #[derive(Clone, Debug)]
 pub struct BatchPool {
     shared: Arc<Shared>,
 }
 
 impl BatchPool {
-    /// Memory for `batches` batches.
+    /// Up to `batches` batches at a time.
     #[must_use]
     pub fn new(batches: usize, layout: BatchLayout) -> Self {
-        let storage = || Storage {
-            // Not zero: the allocator would hand out untouched pages.
-            octets: vec![0xa5; layout.slots * layout.slot_octets],
-            filled: Vec::with_capacity(layout.slots),
-        };
-        let free = iter::repeat_with(storage).take(batches).collect();
+        let free = iter::repeat_with(Storage::default).take(batches).collect();
         let shared = Shared { layout, free: Mutex::new(free), returned: Condvar::new() };
         Self { shared: Arc::new(shared) }
     }
@@ -120,8 +115,14 @@ impl BatchPool {
         let waited =
             self.shared.returned.wait_timeout_while(self.free(), wait, |free| free.is_empty());
         let (mut free, _) = waited.unwrap_or_else(PoisonError::into_inner);
-        let storage = free.pop()?;
+        let mut storage = free.pop()?;
         drop(free);
+        let layout = self.layout();
+        if storage.octets.is_empty() {
+            // Zeroes that nobody has touched: pages are there when something is received into them.
+            storage.octets = vec![0; layout.slots * layout.slot_octets];
+            storage.filled.reserve(layout.slots);
+        }
         Some(Batch { storage, pool: self.clone(), overflow_total: 0 })
     }
 

@@ -229,7 +229,7 @@ impl Session {
 }
 
 /// Long enough to hear every sender once.
-const LISTEN_MIN: Duration = Duration::from_millis(600);
+const LISTEN_MIN: Duration = Duration::from_millis(300);
 /// A sender that announced nothing for so long is gone.
 const OFFER_FORGOTTEN: Duration = Duration::from_secs(5);
 /// A site runs a handful of sessions at once.

@@ -252,9 +252,9 @@ impl Table {
 fn the_only_image_on_offer_is_chosen_after_listening_for_a_while() {
     let mut table = Table::new(|_| {});
     table.offer(SESSION, "disk", 1);
-    table.run(Duration::from_millis(500));
+    table.run(Duration::from_millis(250));
     assert!(table.events.is_empty());
-    table.run(Duration::from_millis(200));
+    table.run(Duration::from_millis(100));
     assert!(matches!(&table.events[..], [Event::Chosen(offer)] if offer.session == SESSION));
 }
 

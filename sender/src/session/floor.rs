@@ -1,6 +1,17 @@
-//! What the way to a receiver loses at any rate.
+//! What a receiver says of how it keeps up, and what the way to it loses at any rate.
 
 use std::time::{Duration, Instant};
+
+/// What a receiver says of how it keeps up.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Keeping {
+    /// Share of the group's datagrams that the network lost.
+    pub(super) network_loss: f64,
+    /// Share that its own socket dropped.
+    pub(super) socket_loss: f64,
+    /// What it gets through in a second, in octets on the wire, if it has no room to keep the rest.
+    pub(super) limit: Option<u64>,
+}
 
 /// The lowest loss of one receiver, by as much higher as it may have been by chance, in this
 /// quarter of a minute and the one before.

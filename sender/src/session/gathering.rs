@@ -201,10 +201,10 @@ impl Session {
     }
 }
 
-/// A receiver that has just started hears an offer within its first 600 ms.
-const ANNOUNCE_INTERVAL: Duration = Duration::from_millis(500);
+/// A receiver that has just started hears every offer within its first 300 ms.
+const ANNOUNCE_INTERVAL: Duration = Duration::from_millis(250);
 /// Every two seconds an ANNOUNCE is as long as a DATA datagram and shows whether those fit.
-const ANNOUNCES_PER_PADDED: u32 = 4;
+const ANNOUNCES_PER_PADDED: u32 = 8;
 /// A receiver that has been silent for so long says that it is there; longer in large groups, so
 /// that they all together say so at most 500 times a second.
 const SILENCE_MIN: Duration = Duration::from_secs(10);

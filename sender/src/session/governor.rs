@@ -15,7 +15,7 @@ use std::{
 
 use imgcast_common::id::ReceiverId;
 
-use super::floor::Floor;
+use super::floor::{Floor, Keeping};
 
 /// Decides the rate.
 #[derive(Debug)]
@@ -26,6 +26,7 @@ pub(super) struct Governor {
     capacity: u64,
     starting: bool,
     limit: Limit,
+    was_held_back: bool,
     period_at: Instant,
     /// Datagrams that had been sent to the group when it was told of the present rate; `None`
     /// until then. With that SYNC receivers begin to count anew.
@@ -63,17 +64,6 @@ struct Sample {
     at: Instant,
 }
 
-/// What a receiver says of how it keeps up.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Keeping {
-    /// Share of the group's datagrams that the network lost.
-    pub(super) network_loss: f64,
-    /// Share that its own socket dropped.
-    pub(super) socket_loss: f64,
-    /// What it gets through in a second, in octets on the wire, if it has no room to keep the rest.
-    pub(super) limit: Option<u64>,
-}
-
 /// Every ten seconds of loss the floor is measured anew, at half the rate.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Probe {
@@ -96,6 +86,7 @@ impl Governor {
             capacity: rate_max,
             starting: rate_start < rate_max,
             limit: Limit::Network,
+            was_held_back: false,
             period_at: now,
             sent_when_told: None,
             samples: BTreeMap::new(),
@@ -214,12 +205,17 @@ impl Governor {
         }
         let is_short = self.starting || matches!(self.probe, Probe::Running { .. });
         let period = if is_short { (2 * grtt).max(START_PERIOD_MIN) } else { PERIOD };
-        let held_back = held_back().unwrap_or(0.0);
+        // While that is not known a rate that it set stands.
+        let unknown = if self.limit == Limit::Local { HELD_BACK_MIN } else { 0.0 };
+        let known = held_back();
+        let held_back = known.unwrap_or(unknown);
         self.period_at = now + period;
         self.polled = false;
         self.samples.retain(|_, sample| now < sample.at + 5 * period);
         let reported = std::mem::take(&mut self.reported);
-        if held_back > HELD_BACK_MAX {
+        // The queues that the last rate filled have to empty first.
+        let is_judged = known.is_some() && !std::mem::take(&mut self.was_held_back);
+        if held_back > HELD_BACK_MAX && is_judged {
             self.on_held_back(held_back);
         } else if !reported {
             self.on_silence();
@@ -256,6 +252,7 @@ impl Governor {
     /// they take more again.
     fn on_held_back(&mut self, share: f64) {
         self.starting = false;
+        self.was_held_back = true;
         self.limit = Limit::Local;
         self.capacity = part(self.rate, (1.0 - share).max(HELD_BACK_RATE_MIN));
         self.set_rate(self.capacity + self.capacity / STEPS);
@@ -365,12 +362,12 @@ const EXCESS_MAX: f64 = 0.005;
 const REST_PERIODS: u32 = 2;
 /// However much of the first bursts was lost, so much of the rate remains.
 const RATE_SHARE_MIN: f64 = 1.0 / 64.0;
-/// A machine that does not take this share of the schedule is the limit …
+/// A machine that does not take this share of the schedule is the limit, one that takes all but
+/// the other could take more.
 const HELD_BACK_MAX: f64 = 0.03;
-/// … (of which a single look says no more than this: a stall is no slow link) …
-const HELD_BACK_RATE_MIN: f64 = 1.0 / 8.0;
-/// … and one that takes all but this could take more.
 const HELD_BACK_MIN: f64 = 0.005;
+/// A single look says no more than this: a stall is no slow link.
+const HELD_BACK_RATE_MIN: f64 = 1.0 / 8.0;
 /// Without any report for so long the rate is halved.
 const SILENT_PERIODS_MAX: u32 = 10;
 /// Without any for so long the sender all but stops, and probes with a few datagrams.

@@ -12,7 +12,7 @@ use imgcast_common::{
 use super::{
     Event, MemberState, Session,
     carousel::Reporters,
-    governor::Keeping,
+    floor::Keeping,
     roster::{NEEDS_BURST, NEEDS_PER_SECOND},
 };
 
