@@ -80,7 +80,7 @@ pub struct ReceiveArgs {
     )]
     pub ttl: u8,
 
-    /// Memory for incomplete blocks [default: 1/4 of what is free, max. 1G]
+    /// Memory for blocks on their way, and for decoding [default: 1/4 of what is free, max. 1G]
     #[arg(long, value_name = "SIZE", env = "IMGCAST_MEMORY", hide_env_values = true)]
     #[arg(help_heading = LIMITS)]
     pub memory: Option<ByteSize>,

@@ -297,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn listing_waits_for_three_announcements() {
+    fn listing_waits_for_several_announcements() {
         let command = Args::try_parse_from(["imgcast-receiver", "list", "--json"]);
         let Command::List(arguments) = command.unwrap().command else { panic!("not a list") };
         let config = ListConfig::try_from(arguments).unwrap();

@@ -249,8 +249,7 @@ impl<'a> Driver<'a> {
         }
         let bursts = total - self.overflow[own];
         self.overflow[own] = total;
-        let datagrams = batch.datagrams().count() as u64;
-        self.overflowed += bursts * (datagrams / BURSTS_PER_BATCH).max(1);
+        self.overflowed += bursts * batch.datagrams_joined() as u64;
         self.session.handle_overflow(self.overflowed);
     }
 
@@ -382,5 +381,3 @@ pub(crate) fn now() -> Instant {
 const TICK: Duration = Duration::from_millis(200);
 /// Half of what the thread that reads the group may be ahead.
 const CROWDED_BATCHES: usize = DATA_BATCHES / 2;
-/// As many joined runs of datagrams fit into a batch.
-const BURSTS_PER_BATCH: u64 = 8;

@@ -65,13 +65,15 @@ impl Sockets {
         debug!(local = %own.local(), ?grant, "own socket");
         own.set_receive_timeout(Some(READER_TIMEOUT))?;
         let pool = BatchPool::new(UNICAST_BATCHES, layout(&interface, offload));
-        let mut others = vec![Reader::start(Arc::clone(&own), pool, Via::Unicast, &arrivals)?];
+        let gathers = grant.granted_bytes >= GATHER_BUFFER_MIN;
+        let own_reader = Reader::start(Arc::clone(&own), pool, Via::Unicast, &arrivals, gathers)?;
+        let mut others = vec![own_reader];
         if let Some(group) = rendezvous {
             let (socket, _) = GroupSocket::join(&interface, group, RENDEZVOUS_BUFFER)?;
             socket.set_receive_timeout(Some(READER_TIMEOUT))?;
             let octets = interface.max_datagram_octets();
             let pool = BatchPool::new(RENDEZVOUS_BATCHES, BatchLayout::plain(octets));
-            others.push(Reader::start(socket, pool, Via::Rendezvous, &arrivals)?);
+            others.push(Reader::start(socket, pool, Via::Rendezvous, &arrivals, false)?);
         }
         let sender = BatchSender::new(own, Offload::Off);
         let sockets =
@@ -87,7 +89,8 @@ impl Sockets {
         socket.set_receive_timeout(Some(READER_TIMEOUT))?;
         let socket = Arc::new(socket);
         let pool = BatchPool::new(DATA_BATCHES, layout(&self.interface, self.offload));
-        let reader = Reader::start(Arc::clone(&socket), pool, Via::Group, &self.arrivals)?;
+        let gathers = grant.granted_bytes >= GATHER_BUFFER_MIN;
+        let reader = Reader::start(Arc::clone(&socket), pool, Via::Group, &self.arrivals, gathers)?;
         self.data = Some((socket, reader));
         Ok(())
     }
@@ -119,6 +122,7 @@ impl Reader {
         pool: BatchPool,
         via: Via,
         arrivals: &mpsc::Sender<Arrival>,
+        gathers: bool,
     ) -> Result<Self, Error> {
         let stop = Arc::new(AtomicBool::new(false));
         let (stopped, arrivals) = (Arc::clone(&stop), arrivals.clone());
@@ -127,7 +131,7 @@ impl Reader {
             while !stopped.load(Ordering::Relaxed) {
                 let (arrival, is_small) = match receiver.receive() {
                     Ok(Some(batch)) => {
-                        let is_small = batch.fill() < SMALL_BATCH;
+                        let is_small = gathers && batch.fill() < SMALL_BATCH;
                         (Arrival::Datagrams(via, batch), is_small)
                     }
                     Ok(None) => continue,
@@ -176,14 +180,16 @@ const RENDEZVOUS_BUFFER: usize = 256 << 10;
 pub(crate) const DATA_BATCHES: usize = 16;
 /// Unicast is slower.
 const UNICAST_BATCHES: usize = 6;
-/// Twice a second somebody says something.
+/// Four times a second somebody says something.
 const RENDEZVOUS_BATCHES: usize = 2;
-/// As many as there are batches in all.
+/// More than there are batches in all.
 const ARRIVALS_MAX: usize = 32;
 /// A batch that is filled less than this emptied the socket.
 const SMALL_BATCH: f64 = 0.5;
 /// So long more may gather then: to wake two threads for every single datagram costs a slow host
 /// more than all else (16 receivers of 50 Mbit/s on two cores: 8 s of CPU time of 6 s · 2).
 const GATHER: Duration = Duration::from_millis(1);
+/// What arrives meanwhile fits: 10 ms of 2.5 Gbit/s.
+const GATHER_BUFFER_MIN: usize = 3 << 20;
 /// How soon a reader notices that it is over.
 const READER_TIMEOUT: Duration = Duration::from_millis(100);

@@ -44,6 +44,12 @@ impl Batch {
         self.overflow_total
     }
 
+    /// How many datagrams the kernel joined, on average; 1 if nothing was received.
+    #[must_use]
+    pub fn datagrams_joined(&self) -> usize {
+        (self.datagrams().count() / self.storage.filled.len().max(1)).max(1)
+    }
+
     /// The share of its slots that was filled: 1 if there may be more where it came from.
     #[must_use]
     pub fn fill(&self) -> f64 {

@@ -1,5 +1,5 @@
-//! ANNOUNCE: which image a sender offers, and where. Goes to the rendezvous group twice a second,
-//! and by unicast to whoever asked with a JOIN of session 0.
+//! ANNOUNCE: which image a sender offers, and where. Goes to the rendezvous group four times a
+//! second, and by unicast to whoever asked with a JOIN of session 0.
 //!
 //! ```text
 //! | image id                                              32 |

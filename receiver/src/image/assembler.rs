@@ -27,6 +27,10 @@ impl Assembler {
     /// Has memory ready for blocks of so many octets, touched already: the kernel clears each page
     /// when it is first written to, and would do so while symbols arrive.
     pub fn prepare(&mut self, block_octets: usize, blocks: usize) {
+        if !self.blocks.is_empty() {
+            // In another session there is memory of the last one.
+            return;
+        }
         let missing = blocks.min(self.spare_max).saturating_sub(self.spare.len());
         self.spare.extend((0..missing).map(|_| vec![TOUCHED; block_octets]));
     }

@@ -3,7 +3,7 @@
 //! Measured with whole transfers to a file on ext4 and to loop devices: a receiver takes a quarter
 //! of the CPU time, next to nothing is left to flush, and no pages are taken from others. Two such
 //! writes at a time give up to twice what one gives; two through the page cache give no more than
-//! one. A file in memory is written as fast either way.
+//! one.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -12,7 +12,9 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::errno::Errno;
-use nix::libc::O_DIRECT;
+use nix::libc::{O_DIRECT, S_IFREG};
+use nix::sys::stat::{SFlag, fstat};
+use nix::sys::statfs::{TMPFS_MAGIC, fstatfs};
 use tracing::debug;
 
 /// A target, open a second time.
@@ -27,6 +29,9 @@ impl DirectFile {
     /// Opens what `file` is open for writing past the page cache; `None` where that is not to be
     /// had.
     pub(super) fn reopen(file: impl AsFd) -> Option<Self> {
+        if is_in_memory(&file) {
+            return None;
+        }
         let link = format!("/proc/self/fd/{}", file.as_fd().as_raw_fd());
         match OpenOptions::new().write(true).custom_flags(O_DIRECT).open(link) {
             Ok(file) => Some(Self { file, works: AtomicBool::new(true) }),
@@ -63,6 +68,13 @@ impl DirectFile {
         }
         Ok(done)
     }
+}
+
+/// Whether it is a file that no page cache lies in front of. A device is none, though its name is
+/// kept in memory.
+fn is_in_memory(file: impl AsFd) -> bool {
+    let is_file = fstat(&file).is_ok_and(|stat| SFlag::S_IFMT.bits() & stat.st_mode == S_IFREG);
+    is_file && fstatfs(file).is_ok_and(|system| system.filesystem_type() == TMPFS_MAGIC)
 }
 
 /// Memory as devices want it, one for each thread that writes; none before the first use.

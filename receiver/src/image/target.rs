@@ -2,7 +2,7 @@
 //! anything.
 //!
 //! The target knows how to write, zero, flush and finish; in which order, and what becomes of the
-//! first block, is the [writer](super::writer)'s business.
+//! first block, is the business of the [order](super::order) of writes.
 
 use std::ffi::OsStr;
 use std::fs::{self, File, Metadata};

@@ -15,7 +15,10 @@ use std::{
 
 use imgcast_common::id::ReceiverId;
 
-use super::floor::{Floor, Keeping};
+use super::{
+    floor::{Floor, Keeping},
+    probe::{LOSS_SUSPECT, PROBE_INTERVAL, Probe, link_was_full},
+};
 
 /// Decides the rate.
 #[derive(Debug)]
@@ -62,19 +65,6 @@ struct Sample {
     excess: f64,
     is_host: bool,
     at: Instant,
-}
-
-/// Every ten seconds of loss the floor is measured anew, at half the rate.
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Probe {
-    /// Not yet: so much loss from the start would be suspicious.
-    First(Instant),
-    Due(Instant),
-    Running {
-        back_to: u64,
-        /// What was lost before, if so much is suspicious.
-        suspect: Option<f64>,
-    },
 }
 
 impl Governor {
@@ -146,8 +136,9 @@ impl Governor {
         self.samples.insert(id, Sample { loss, excess, is_host, at: now });
         let too_much = self.samples.values().filter(|sample| sample.excess > EXCESS_MAX);
         let (too_much, active) = (too_much.count() as u64, u64::from(active));
-        let at_once = too_much * 20 > active && self.rest_periods == 0;
-        if at_once && !matches!(self.probe, Probe::Running { .. }) {
+        let probes = matches!(self.probe, Probe::Running { .. });
+        let at_once = too_much * 20 > active && self.rest_periods == 0 && !probes;
+        if at_once {
             let excess = self.quantile(|sample| sample.excess).unwrap_or(excess);
             self.slow_down(excess.max(EXCESS_MAX));
         }
@@ -216,9 +207,9 @@ impl Governor {
         // The queues that the last rate filled have to empty first.
         let is_judged = known.is_some() && !std::mem::take(&mut self.was_held_back);
         if held_back > HELD_BACK_MAX && is_judged {
-            self.on_held_back(held_back);
+            self.on_held_back(now, held_back);
         } else if !reported {
-            self.on_silence();
+            self.on_silence(now);
         } else if let Some(loss) = self.quantile(|sample| sample.loss)
             && let Some(excess) = self.quantile(|sample| sample.excess)
         {
@@ -238,9 +229,10 @@ impl Governor {
         values.get((values.len() * 95).div_ceil(100).max(1) - 1).copied()
     }
 
-    fn on_silence(&mut self) {
+    fn on_silence(&mut self, now: Instant) {
         self.silent_periods += 1;
         if self.silent_periods >= SILENT_PERIODS_BREAK {
+            self.forget_probe(now);
             self.set_rate(RATE_MIN);
         } else if self.silent_periods.is_multiple_of(SILENT_PERIODS_MAX) {
             self.starting = false;
@@ -250,8 +242,9 @@ impl Governor {
 
     /// What the machine or its link accepted is the rate, and a little more, so that it shows when
     /// they take more again.
-    fn on_held_back(&mut self, share: f64) {
+    fn on_held_back(&mut self, now: Instant, share: f64) {
         self.starting = false;
+        self.forget_probe(now);
         self.was_held_back = true;
         self.limit = Limit::Local;
         self.capacity = part(self.rate, (1.0 - share).max(HELD_BACK_RATE_MIN));
@@ -269,7 +262,7 @@ impl Governor {
                 self.slow_down(excess);
                 return;
             }
-        } else if self.probe_is_due(now, loss) {
+        } else if self.probe.is_due(now, loss) {
             let suspect = matches!(self.probe, Probe::First(_)).then_some(loss);
             self.probe = Probe::Running { back_to: self.rate, suspect };
             self.set_rate(self.rate / 2);
@@ -291,7 +284,7 @@ impl Governor {
     /// Half the rate has shown what is lost without congestion. If as much got through as with all
     /// of the suspicious rate, it stays at half, and may have to be halved again.
     fn end_probe(&mut self, now: Instant, loss: f64, back_to: u64, suspect: Option<f64>) {
-        if suspect.is_some_and(|before| (1.0 - loss) / 2.0 > (1.0 - before) * SUSPECT_PROVEN) {
+        if suspect.is_some_and(|before| link_was_full(before, loss)) {
             self.starting = false;
             self.limit = Limit::Network;
             self.capacity = self.rate;
@@ -315,11 +308,10 @@ impl Governor {
         self.rest_periods = REST_PERIODS;
     }
 
-    fn probe_is_due(&self, now: Instant, loss: f64) -> bool {
-        match self.probe {
-            Probe::First(at) => loss > LOSS_SUSPECT || (loss > PROBE_LOSS_MIN && now >= at),
-            Probe::Due(at) => loss > PROBE_LOSS_MIN && now >= at,
-            Probe::Running { .. } => false,
+    /// The rate before it was too high for another reason.
+    fn forget_probe(&mut self, now: Instant) {
+        if matches!(self.probe, Probe::Running { .. }) {
+            self.probe = Probe::Due(now + PROBE_INTERVAL);
         }
     }
 
@@ -340,8 +332,15 @@ fn part(rate: u64, share: f64) -> u64 {
     (rate as f64 * share.clamp(0.0, 1.0)) as u64
 }
 
+/// The rate to begin with where the interface, or the operator, allows no more than `rate_max`.
+pub(super) fn rate_start(rate_max: u64) -> u64 {
+    (rate_max / 16).clamp(RATE_START_MIN, RATE_START_MAX)
+}
+
 /// A gigabit link carries it five times over, a link of 100 Mbit/s shows it as loss at once.
-pub(super) const RATE_START: u64 = 200_000_000;
+const RATE_START_MIN: u64 = 200_000_000;
+/// Whoever has a faster interface sends to gigabit links, too.
+const RATE_START_MAX: u64 = 1_000_000_000;
 /// Below it a session makes no progress that anybody would wait for.
 const RATE_MIN: u64 = 1_000_000;
 /// Periods while the rate doubles.
@@ -379,16 +378,6 @@ const STEPS: u64 = 64;
 const STEPS_HOSTS: u64 = 16;
 /// The sender's own link says without loss that the rate is too high: it may be tried sooner.
 const STEPS_LOCAL: u64 = 4;
-/// Half the rate for one period in so long costs one percent.
-const PROBE_INTERVAL: Duration = Duration::from_secs(10);
-/// Less loss than this needs no measurement of its floor.
-const PROBE_LOSS_MIN: f64 = 0.01;
-/// Rather a link of 100 Mbit/s that gets 200 than a medium: measured at once.
-const LOSS_SUSPECT: f64 = 0.3;
-/// If half the rate brings more than this share of what all of it does, a link is full; a medium
-/// that just loses would bring half.
-const SUSPECT_PROVEN: f64 = 0.75;
-
 #[cfg(test)]
 mod tests {
     use imgcast_common::prng::Prng;
@@ -455,7 +444,7 @@ mod tests {
 
     #[test]
     fn a_link_of_the_sender_s_own_is_found_within_two_periods_and_followed() {
-        let mut trial = Trial::new(RATE_START, 10 * GIGABIT);
+        let mut trial = Trial::new(RATE_START_MIN, 10 * GIGABIT);
         let mut rates = Vec::new();
         for period in 0..60 {
             let link = if period < 30 { GIGABIT / 20 } else { GIGABIT };
@@ -489,7 +478,7 @@ mod tests {
 
     #[test]
     fn without_loss_the_rate_doubles_up_to_the_highest() {
-        let mut trial = Trial::new(RATE_START, GIGABIT);
+        let mut trial = Trial::new(RATE_START_MIN, GIGABIT);
         trial.run(4, |_| 0.0);
         assert_eq!(trial.governor.rate(), GIGABIT);
     }
@@ -512,7 +501,7 @@ mod tests {
 
     #[test]
     fn loss_that_rises_with_the_rate_does() {
-        let mut trial = Trial::new(RATE_START, 10 * GIGABIT);
+        let mut trial = Trial::new(RATE_START_MIN, 10 * GIGABIT);
         let link = |rate: u64| (1.0 - GIGABIT as f64 / rate as f64).max(0.0);
         trial.run(60, link);
         let rate = trial.governor.rate();
@@ -529,7 +518,7 @@ mod tests {
     #[test]
     fn a_link_far_slower_than_the_first_rate_is_found_by_halving() {
         for link in [GIGABIT / 50, GIGABIT / 10] {
-            let mut trial = Trial::new(RATE_START, 10 * GIGABIT);
+            let mut trial = Trial::new(RATE_START_MIN, 10 * GIGABIT);
             trial.run(14, |rate| (1.0 - link as f64 / rate as f64).max(0.0));
             let rate = trial.governor.rate();
             assert!((link / 2..link * 12 / 10).contains(&rate), "{link}: {rate}");
@@ -541,7 +530,7 @@ mod tests {
 
     #[test]
     fn a_medium_that_loses_much_from_the_start_is_not_taken_for_a_slow_link() {
-        let mut trial = Trial::new(RATE_START, GIGABIT);
+        let mut trial = Trial::new(RATE_START_MIN, GIGABIT);
         trial.run(12, |_| 0.4);
         assert_eq!(trial.governor.rate(), GIGABIT);
         assert!(trial.governor.lasting_loss().is_none(), "too much to be relied upon");

@@ -8,7 +8,8 @@
 //!
 //! JOINs are answered in `gathering`, NEEDs merged in `needs` into what `carousel` (for the group)
 //! and `unicast` (for one) owe; `sending` turns that into bursts at the pace of `pacer`, whose
-//! rate `governor` sets by what is lost above each receiver's `floor`; `syncs` tells the group
+//! rate `governor` sets by what is lost above each receiver's `floor`, now and then with a
+//! `probe` at half of it; `syncs` tells the group
 //! what is planned; `closing` takes the receivers' last words and ends the session.
 
 mod carousel;
@@ -19,6 +20,7 @@ mod gathering;
 mod governor;
 mod needs;
 mod pacer;
+mod probe;
 mod repair;
 mod roster;
 mod sending;
@@ -106,7 +108,7 @@ impl Session {
         });
         let index_layout = config.layout.of_index();
         let index_blocks = BitSet::full(index_layout.blocks());
-        let rate_start = config.rate_start.unwrap_or(governor::RATE_START);
+        let rate_start = config.rate_start.unwrap_or(governor::rate_start(config.rate_max));
         let governor = Governor::new(rate_start, config.rate_max, now);
         Self {
             state: SenderState::Gathering,
@@ -167,8 +169,10 @@ impl Session {
     }
 
     /// What was handed out has not left yet, and no more may be handed out now.
-    pub const fn handle_backlog(&mut self) {
-        self.pacer.hold_back();
+    pub fn handle_backlog(&mut self) {
+        if self.has_ready_turn() {
+            self.pacer.hold_back();
+        }
     }
 
     /// Ends the session before its time and tells everybody why.

@@ -52,9 +52,10 @@ impl Session {
         // SYNC and symbols do not take equally long: they queue behind bursts.
         let described_at = self.clock.described_at(now, need.echo_micros, need.hold_micros)
             + self.pacer.burst_time(self.datagram_octets()).max(GRTT_MIN);
-        self.governor.on_sign_of_life();
         if !need.flags.no_multicast && !need.flags.detached {
             self.follow(now, need);
+        } else {
+            self.governor.on_sign_of_life();
         }
         self.merge(now, header.stream, need, described_at);
     }
@@ -62,7 +63,8 @@ impl Session {
     /// Lets the rate follow what a receiver says of how it keeps up.
     fn follow(&mut self, now: Instant, need: &Need) {
         let Some(member) = self.roster.member(need.receiver) else { return };
-        let is_short = u32::from(need.free_blocks) < member.memory_blocks / 4;
+        let is_short =
+            u32::from(need.free_blocks) < member.memory_blocks.min(u32::from(u16::MAX)) / 4;
         let drain = u64::from(need.drain_kilobytes) * 1000;
         let keeping = Keeping {
             network_loss: f64::from(need.network_loss) / 65_536.0,

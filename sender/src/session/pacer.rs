@@ -101,6 +101,7 @@ impl Pacer {
     pub(super) fn rest(&mut self, now: Instant) {
         self.next_at = self.next_at.max(now.checked_sub(CATCH_UP).unwrap_or(now));
         self.debt = Duration::ZERO;
+        self.is_held_back = false;
     }
 
     /// What was handed out does not leave as fast as the schedule wants.
@@ -220,7 +221,10 @@ mod tests {
         pacer.take(idle, 10_000);
         assert_eq!(pacer.held_back(idle), Some(0.0), "there was nothing to send");
         pacer.hold_back();
-        assert_eq!(pacer.held_back(idle + Duration::from_secs(1)), Some(0.995), "it is stuck");
+        let later = idle + Duration::from_secs(1);
+        assert_eq!(pacer.held_back(later), Some(0.995), "it is stuck");
+        pacer.rest(later);
+        assert_eq!(pacer.held_back(later + Duration::from_secs(1)), Some(0.0), "all has left");
     }
 
     #[test]

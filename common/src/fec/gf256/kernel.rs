@@ -130,6 +130,7 @@ impl Kernel {
         strips: &Range<usize>,
     ) {
         assert_eq!(targets.len(), N, "as many targets as the kernel is made for");
+        assert!(strips.len().is_multiple_of(STRIP), "whole strips");
         let mut tile = Tile {
             targets: [ptr::null_mut(); N],
             sources: [ptr::null(); SOURCES_MAX],
@@ -145,7 +146,8 @@ impl Kernel {
         }
         match self.0 {
             Instructions::Portable => {}
-            // SAFETY: `available` found the instructions; the tile was just made from slices.
+            // SAFETY: `available` found the instructions; the tile was just made from slices of
+            // the same length, a multiple of STRIP.
             #[cfg(target_arch = "x86_64")]
             Instructions::Avx2 => unsafe { add_avx2(&tile) },
             // SAFETY: as above.
