@@ -181,9 +181,10 @@ impl<'a> Driver<'a> {
     fn arrived(&mut self, arrival: Arrival) -> Result<(), Error> {
         match arrival {
             Arrival::Datagrams(via, batch) => {
+                let begun = now();
                 let octets = self.read(via, &batch);
                 self.note_overflow(via, &batch);
-                self.note_pace(via, octets);
+                self.note_pace(via, begun, octets);
                 Ok(())
             }
             Arrival::Broken(error) => Err(error.into()),
@@ -219,10 +220,10 @@ impl<'a> Driver<'a> {
     }
 
     /// Tells the session, and it the sender, whether more arrives than can be worked off.
-    fn note_pace(&mut self, via: Via, octets: usize) {
+    fn note_pace(&mut self, via: Via, begun: Instant, octets: usize) {
         let (now, is_crowded) = (now(), self.arrivals.len() >= CROWDED_BATCHES);
         if via == Via::Group
-            && let Some(behind) = self.pace.note(now, octets, is_crowded)
+            && let Some(behind) = self.pace.note(begun, now, octets, is_crowded)
         {
             self.session.handle_pace(now, behind);
         }

@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 #[derive(Debug)]
 pub(crate) struct Pace {
     since: Instant,
+    /// Time that the loop spent on what arrived.
+    busy: Duration,
     octets: u64,
     batches: u32,
     /// Batches behind which the queue was half full or more.
@@ -17,27 +19,30 @@ pub(crate) struct Pace {
 
 impl Pace {
     pub(crate) const fn new(now: Instant) -> Self {
-        Self { since: now, octets: 0, batches: 0, crowded: 0 }
+        Self { since: now, busy: Duration::ZERO, octets: 0, batches: 0, crowded: 0 }
     }
 
-    /// A batch of so many octets was worked off; whether the queue behind it was half full. Now
-    /// and then returns what the host gets through, in kB/s, if it is behind.
+    /// A batch of so many octets was worked off since `begun`; whether the queue behind it was
+    /// half full. Now and then returns what the host gets through, in kB/s, if it is behind: while
+    /// it works on what arrives, for a pause of another kind passes.
     pub(crate) fn note(
         &mut self,
+        begun: Instant,
         now: Instant,
         octets: usize,
         is_crowded: bool,
     ) -> Option<Option<u32>> {
+        self.busy += now.saturating_duration_since(begun);
         self.octets += octets as u64;
         self.batches += 1;
         self.crowded += u32::from(is_crowded);
-        let lasted = now.saturating_duration_since(self.since);
-        if lasted < WINDOW {
+        if now.saturating_duration_since(self.since) < WINDOW {
             return None;
         }
         let is_behind = self.crowded * 2 > self.batches;
-        let millis = u64::try_from(lasted.as_millis()).unwrap_or(u64::MAX).max(1);
-        let kilobytes = u32::try_from(self.octets / millis).unwrap_or(u32::MAX);
+        let micros = self.busy.as_micros().max(1);
+        let kilobytes = u128::from(self.octets) * 1000 / micros;
+        let kilobytes = u32::try_from(kilobytes).unwrap_or(u32::MAX);
         *self = Self::new(now);
         Some(is_behind.then_some(kilobytes))
     }
@@ -50,21 +55,22 @@ const WINDOW: Duration = Duration::from_millis(50);
 mod tests {
     use super::*;
 
-    /// Ten batches of 1 MB, 10 ms apart.
+    /// Ten batches of 1 MB, 10 ms apart, each 5 ms of work.
     fn judge(crowded: impl Fn(u32) -> bool) -> Vec<Option<u32>> {
         #[expect(clippy::disallowed_methods, reason = "a base for virtual time")]
         let start = Instant::now();
         let mut pace = Pace::new(start);
         let note = |number: u32| {
-            pace.note(start + number * Duration::from_millis(10), 1_000_000, crowded(number))
+            let now = start + number * Duration::from_millis(10);
+            pace.note(now - Duration::from_millis(5), now, 1_000_000, crowded(number))
         };
         (1..=10).filter_map(note).collect()
     }
 
     #[test]
     fn a_queue_that_stays_crowded_shows_what_the_host_gets_through() {
-        assert_eq!(judge(|_| true), [Some(100_000), Some(100_000)]);
-        assert_eq!(judge(|number| number <= 5), [Some(100_000), None]);
+        assert_eq!(judge(|_| true), [Some(200_000), Some(200_000)]);
+        assert_eq!(judge(|number| number <= 5), [Some(200_000), None]);
     }
 
     #[test]

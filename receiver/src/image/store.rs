@@ -41,6 +41,8 @@ pub struct Store {
     /// octets, and nobody waits for a slow disk.
     zero_runs: VecDeque<Range<u32>>,
     is_zeroing: bool,
+    /// Blocks with data that are on the target.
+    stored_blocks: u32,
     deliver: Arc<dyn Fn(Work) + Send + Sync>,
 }
 
@@ -99,6 +101,7 @@ impl Store {
             memory_bytes,
             zero_runs: VecDeque::new(),
             is_zeroing: false,
+            stored_blocks: 0,
             deliver: Arc::new(deliver),
         })
     }
@@ -209,6 +212,7 @@ impl Store {
             }
             Work::Written(Written::Stored { number, buffer }) => {
                 buffer.into_iter().for_each(|buffer| self.assembler.recycle(buffer));
+                self.stored_blocks = self.stored_blocks.saturating_add(1);
                 Progress::Stored(number..number + 1)
             }
             Work::Written(Written::Zeroed { blocks }) => {
@@ -279,14 +283,19 @@ impl Store {
     }
 
     /// What this node can make of what it receives, in kB/s: the target takes no more, or the
-    /// threads that decode do no more. 0 while nothing is known.
+    /// threads that decode do no more. 0 while too little is known.
     #[must_use]
     pub fn drain_kilobytes_per_second(&self) -> u32 {
+        if self.stored_blocks < KNOWN_BLOCKS_MIN {
+            return 0;
+        }
         let target = self.writer.as_ref().map_or(0, Writer::drain_kilobytes_per_second);
         smaller_known(target, self.workbench.kilobytes_per_second())
     }
 }
 
+/// The first write of a few pages, and the first flush, say nothing about the thousandth block.
+const KNOWN_BLOCKS_MIN: u32 = 16;
 /// Made ready before the first symbol: by the time that so much has arrived, blocks are written
 /// and their memory comes back.
 const PREPARED_BYTES: u64 = 32 << 20;

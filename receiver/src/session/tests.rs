@@ -545,6 +545,25 @@ fn without_an_acknowledgement_the_copy_stands() {
 }
 
 #[test]
+fn a_receiver_that_is_behind_says_so_and_what_it_gets_through() {
+    let mut table = Table::receiving();
+    let whole = BlockRange { first: 0, run: BLOCKS, symbols: WHOLE };
+    table.sync(&[whole]);
+    table.run(Duration::from_millis(500));
+    table.session.handle_drain(90_000);
+    table.needs();
+    let mut reports = Vec::new();
+    for _ in 0..20 {
+        table.session.handle_pace(table.now, Some(50_000));
+        table.sync(&[whole]);
+        table.run(Duration::from_millis(50));
+        reports.append(&mut table.needs());
+    }
+    assert!(reports.len() >= 9, "{}", reports.len());
+    assert!(reports.iter().all(|report| report.flags.behind && report.drain_kilobytes == 50_000));
+}
+
+#[test]
 fn nothing_from_the_group_while_it_sends_is_reported_and_taken_back_later() {
     let mut table = Table::receiving();
     table.sync(&[]);

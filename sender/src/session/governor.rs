@@ -297,11 +297,12 @@ impl Governor {
 
     /// Such a share of the rate did not get through.
     fn slow_down(&mut self, excess: f64) {
-        // The first rate that is too high may be so by far; later ones were reached step by step.
-        let share_min = if self.starting { RATE_SHARE_MIN } else { 0.5 };
+        let mut too_much = self.samples.values().filter(|sample| sample.excess > EXCESS_MAX);
+        let is_host = too_much.all(|sample| sample.is_host);
+        // The first rate that is too high for a link may be so by far; later ones were reached
+        // step by step, and what hosts say of themselves may be a moment's.
+        let share_min = if self.starting && !is_host { RATE_SHARE_MIN } else { 0.5 };
         self.starting = false;
-        let too_much = self.samples.values().filter(|sample| sample.excess > EXCESS_MAX);
-        let is_host = too_much.clone().all(|sample| sample.is_host);
         self.limit = if is_host { Limit::Hosts } else { Limit::Network };
         self.capacity = part(self.rate, (1.0 - excess).max(share_min));
         self.set_rate(part(self.rate, (0.9 * (1.0 - excess)).max(share_min)));

@@ -1,10 +1,10 @@
 //! When the next burst may leave, so that the mean rate is kept and no burst is longer than a few
 //! milliseconds of it.
 //!
-//! What a stall left unsent is a debt of time: a millisecond of it is made up for at once, a few
-//! more are paid back by going a little faster, and the rest is given up. Given up because what
-//! had been handed out did not leave, it shows that the rate is more than this machine or its link
-//! can take.
+//! What was not handed out in time is a debt of time: a millisecond of it is made up for at once,
+//! a few more are paid back by going a little faster, and the rest is given up. Given up because
+//! what had been handed out did not leave, it shows that the rate is more than this machine or its
+//! link can take.
 
 use std::time::{Duration, Instant};
 

@@ -173,7 +173,7 @@ fn number(datagram: &[u8], place: usize) -> Option<u64> {
 }
 
 /// These four are the receiver's own.
-const RECEIVE_BUFFER: usize = 16 << 20;
+const RECEIVE_BUFFER: usize = 32 << 20;
 const BATCHES: usize = 16;
 const ARRIVALS_MAX: usize = 32;
 const READER_TIMEOUT: Duration = Duration::from_millis(100);

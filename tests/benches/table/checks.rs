@@ -17,6 +17,8 @@ pub(crate) struct Check {
 pub(crate) enum Value {
     /// Goodput of the first over that of the second.
     Goodput(&'static str, &'static str),
+    /// Goodput in Gbit/s: of the yardstick, without which no ratio means anything.
+    Gigabits(&'static str),
     /// Goodput over the most that the link's framing allows.
     OfLink(&'static str),
     /// Time until the last receiver is done.
@@ -80,6 +82,7 @@ impl Value {
                 let case = cases.iter().find(|case| case.name == of)?;
                 Some(mean(of, |outcome| outcome.goodput)? / case.network.goodput_max()?)
             }
+            Self::Gigabits(of) => mean(of, |outcome| outcome.goodput / 1e9),
             Self::Seconds(of) => mean(of, |outcome| outcome.seconds),
             Self::Time(of, over) => ratio(of, over, |outcome| outcome.seconds),
             Self::Sent(of, over) => ratio(of, over, |outcome| outcome.sent_bytes),
@@ -93,6 +96,7 @@ impl Value {
         match self {
             Self::Goodput(of, over) => format!("goodput of {of} over {over}"),
             Self::OfLink(of) => format!("goodput of {of} over what the framing allows"),
+            Self::Gigabits(of) => format!("goodput of {of}"),
             Self::Seconds(of) => format!("time of {of}"),
             Self::Time(of, over) => format!("time of {of} over {over}"),
             Self::Sent(of, over) => format!("octets sent of {of} over {over}"),
@@ -105,6 +109,7 @@ impl Value {
     pub(crate) fn format(self, value: f64) -> String {
         match self {
             Self::OfLink(_) => format!("{:.1} %", value * 100.0),
+            Self::Gigabits(_) => format!("{value:.2} Gbit/s"),
             Self::Seconds(_) => format!("{value:.2} s"),
             Self::SenderResident(_) | Self::ReceiverResident(_) => format!("{value:.0} MiB"),
             _ => format!("{value:.3}"),

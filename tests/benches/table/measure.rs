@@ -75,8 +75,6 @@ impl Bench {
             self.indexed.insert(case.image);
         }
         let image = self.images.get(case.image)?;
-        let copies = case.image.data_mib * u64::try_from(case.network.receivers).unwrap_or(1);
-        touch(&self.scratch, copies.min(TOUCHED_MIB_MAX)).map_err(|error| error.to_string())?;
         let busy_before = wait_until_idle(self.idle_wait);
         let own_cache = self.scratch.path("no-cache");
         let cache = if case.start == Start::Indexed { &index_cache } else { &own_cache };
@@ -115,6 +113,8 @@ fn transfer(
         let directory = stage.directory_of(receiver);
         fs::create_dir_all(&directory).map_err(|e| format!("{}: {e}", directory.display()))?;
     }
+    let copies = case.image.data_mib * u64::try_from(case.network.receivers).unwrap_or(1);
+    touch(scratch, copies.min(TOUCHED_MIB_MAX)).map_err(|error| error.to_string())?;
     let run = Run::start(case, image, &stage);
     let outcome = run.and_then(|run| run.finish(case, image, &stage));
     let _ = fs::remove_dir_all(&directory);
