@@ -3,6 +3,7 @@
 //! The pool owns threads and queue; results travel back by whatever channel a job brings along. A
 //! job that panics is counted and its thread lives on.
 
+use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -95,6 +96,13 @@ impl fmt::Debug for Pool {
         let (threads, panics) = (self.threads(), self.panics());
         f.debug_struct("Pool").field("threads", &threads).field("panics", &panics).finish()
     }
+}
+
+/// The text of a panic that was caught, as far as it has one.
+#[must_use]
+pub fn panic_text(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no reason given")
 }
 
 /// Lowers the priority of the calling thread for good: where there are fewer cores than threads,

@@ -13,8 +13,8 @@ use std::{
 
 use imgcast_common::{
     net::{
-        Batch, BatchLayout, BatchPool, BatchReceiver, BatchSender, Family, GroupSocket, Interface,
-        NetError, NodeSocket, Offload,
+        Batch, BatchLayout, BatchPool, BatchReceiver, BatchSender, BufferGrant, Family,
+        GroupSocket, Interface, NetError, NodeSocket, Offload,
     },
     wire::Header,
 };
@@ -65,15 +65,14 @@ impl Sockets {
         debug!(local = %own.local(), ?grant, "own socket");
         own.set_receive_timeout(Some(READER_TIMEOUT))?;
         let pool = BatchPool::new(UNICAST_BATCHES, layout(&interface, offload));
-        let gathers = grant.granted_bytes >= GATHER_BUFFER_MIN;
-        let own_reader = Reader::start(Arc::clone(&own), pool, Via::Unicast, &arrivals, gathers)?;
+        let own_reader = Reader::start(Arc::clone(&own), grant, pool, Via::Unicast, &arrivals)?;
         let mut others = vec![own_reader];
         if let Some(group) = rendezvous {
-            let (socket, _) = GroupSocket::join(&interface, group, RENDEZVOUS_BUFFER)?;
+            let (socket, grant) = GroupSocket::join(&interface, group, RENDEZVOUS_BUFFER)?;
             socket.set_receive_timeout(Some(READER_TIMEOUT))?;
             let octets = interface.max_datagram_octets();
             let pool = BatchPool::new(RENDEZVOUS_BATCHES, BatchLayout::plain(octets));
-            others.push(Reader::start(socket, pool, Via::Rendezvous, &arrivals, false)?);
+            others.push(Reader::start(socket, grant, pool, Via::Rendezvous, &arrivals)?);
         }
         let sender = BatchSender::new(own, Offload::Off);
         let sockets =
@@ -89,8 +88,7 @@ impl Sockets {
         socket.set_receive_timeout(Some(READER_TIMEOUT))?;
         let socket = Arc::new(socket);
         let pool = BatchPool::new(DATA_BATCHES, layout(&self.interface, self.offload));
-        let gathers = grant.granted_bytes >= GATHER_BUFFER_MIN;
-        let reader = Reader::start(Arc::clone(&socket), pool, Via::Group, &self.arrivals, gathers)?;
+        let reader = Reader::start(Arc::clone(&socket), grant, pool, Via::Group, &self.arrivals)?;
         self.data = Some((socket, reader));
         Ok(())
     }
@@ -119,11 +117,12 @@ impl Sockets {
 impl Reader {
     fn start<S: AsFd + Send + 'static>(
         socket: S,
+        grant: BufferGrant,
         pool: BatchPool,
         via: Via,
         arrivals: &mpsc::Sender<Arrival>,
-        gathers: bool,
     ) -> Result<Self, Error> {
+        let gathers = grant.granted_bytes >= GATHER_BUFFER_MIN;
         let stop = Arc::new(AtomicBool::new(false));
         let (stopped, arrivals) = (Arc::clone(&stop), arrivals.clone());
         let mut receiver = BatchReceiver::new(socket, pool)?;

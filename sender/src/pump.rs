@@ -20,7 +20,7 @@ use imgcast_common::{
 
 use crate::{
     image::PreparedBlock,
-    session::{Burst, Destination},
+    session::{BURST_SYMBOLS_MAX, Burst, Destination},
 };
 
 /// Hands things over to the sending thread.
@@ -193,32 +193,25 @@ impl Worker {
     fn send_burst(&mut self, burst: &Burst, block: &PreparedBlock) -> Result<(), NetError> {
         let symbol_size = u16::try_from(block.shape().symbol_size()).unwrap_or(u16::MAX);
         let mut symbols: [&[u8]; RUN_MAX] = [&[]; RUN_MAX];
-        let mut first = 0;
-        while first < burst.count {
-            let mut length = 0;
-            while length < RUN_MAX && first < burst.count {
-                let (head, position) = (burst.head(first), length);
-                first += 1;
-                let Some(head) = head else { continue };
-                let Some(symbol) = block.symbol(head.esi) else { continue };
-                let counter = self.next_counter(burst.to);
-                let stream = burst.block.stream;
-                let header = Header { session: self.addresses.session, stream, counter };
-                let head = head.emit(&header, symbol_size);
-                self.trailers[position] = data_trailer(&head, symbol);
-                self.heads[position] = head;
-                symbols[position] = symbol;
-                length += 1;
-            }
-            let mut datagrams = [Datagram::whole(&[]); RUN_MAX];
-            let parts = self.heads.iter().zip(symbols).zip(self.trailers.iter());
-            for (datagram, ((head, symbol), trailer)) in datagrams.iter_mut().zip(parts) {
-                *datagram = Datagram { parts: [head, symbol, trailer] };
-            }
-            let address = self.address(burst.to);
-            self.sender.send_run(&datagrams[..length], address)?;
+        let mut length = 0;
+        for position in 0..burst.count.min(BURST_SYMBOLS_MAX) {
+            let Some(head) = burst.head(position) else { continue };
+            let Some(symbol) = block.symbol(head.esi) else { continue };
+            let counter = self.next_counter(burst.to);
+            let stream = burst.block.stream;
+            let header = Header { session: self.addresses.session, stream, counter };
+            let head = head.emit(&header, symbol_size);
+            self.trailers[length] = data_trailer(&head, symbol);
+            self.heads[length] = head;
+            symbols[length] = symbol;
+            length += 1;
         }
-        Ok(())
+        let mut datagrams = [Datagram::whole(&[]); RUN_MAX];
+        let parts = self.heads.iter().zip(symbols).zip(self.trailers.iter());
+        for (datagram, ((head, symbol), trailer)) in datagrams.iter_mut().zip(parts) {
+            *datagram = Datagram { parts: [head, symbol, trailer] };
+        }
+        self.sender.send_run(&datagrams[..length], self.address(burst.to)).map(|_| ())
     }
 
     const fn next_counter(&mut self, to: Destination) -> u64 {
@@ -258,7 +251,7 @@ const QUEUE_MILLIS_MAX: u64 = 10;
 const QUEUE_OCTETS_MIN: usize = 128 << 10;
 /// A message hardly counts beside symbols.
 const MESSAGE_OCTETS: usize = 200;
-/// As many symbols of 1,408 octets as one call takes with segmentation offload.
-const RUN_MAX: usize = 44;
+/// No burst has more symbols.
+const RUN_MAX: usize = BURST_SYMBOLS_MAX as usize;
 /// Sleeping for less takes longer than that.
 const SLEEP_MIN: Duration = Duration::from_micros(60);

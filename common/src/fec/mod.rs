@@ -21,7 +21,6 @@ mod gf256;
 mod rows;
 mod solver;
 
-use std::any::Any;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -29,6 +28,7 @@ use raptorq::{ObjectTransmissionInformation, extended_source_block_symbols};
 
 use crate::id::EncodingSymbolId;
 use crate::layout::{SYMBOLS_MAX, symbol_size_is_valid};
+use crate::pool::panic_text;
 
 pub use decoder::{Insertion, Received, SYMBOLS_HELD_SURPLUS_MAX, Undecoded};
 pub use encoder::repair_symbols;
@@ -162,14 +162,8 @@ fn contained<T>(shape: &BlockShape, call: impl FnOnce() -> T) -> Result<T, FecEr
     // process-wide state, the plan cache, recovers from a poisoned lock.
     catch_unwind(AssertUnwindSafe(call)).map_err(|panic| FecError::Panicked {
         symbols: shape.padded_symbols,
-        text: panic_text(panic.as_ref()),
+        text: panic_text(panic.as_ref()).to_owned(),
     })
-}
-
-fn panic_text(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().copied();
-    let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-    text.unwrap_or("no reason given").to_owned()
 }
 
 /// The source block number that the library is given: each block stands alone.

@@ -13,11 +13,11 @@ use std::thread;
 use imgcast_common::fec::{FecError, Received, Undecoded};
 use imgcast_common::id::{BlockId, Stream};
 use imgcast_common::layout::Layout;
-use imgcast_common::pool::Pool;
+use imgcast_common::pool::{Pool, panic_text};
 use imgcast_common::tree::Index;
 
 use super::rate::{DrainRate, now};
-use super::writer::{lock, panic_text};
+use super::writer::lock;
 use crate::error::Error;
 
 /// Threads that decode and hash. Dropping it waits for the blocks that are queued, not for all

@@ -6,7 +6,6 @@
 //! Written by the threads that decode, while a block is still in their cache, it would be no
 //! faster: measured into memory and to a disk, a thread of its own was so by a tenth.
 
-use std::any::Any;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,7 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::thread::{self, JoinHandle};
 
 use imgcast_common::layout::Layout;
-use imgcast_common::pool::give_way;
+use imgcast_common::pool::{give_way, panic_text};
 
 use super::direct::Bounce;
 use super::flusher::Flusher;
@@ -223,12 +222,6 @@ impl<F: Fn(Written)> Crew<F> {
 
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// The text of a panic, as far as it has one.
-pub(super) fn panic_text(panic: &(dyn Any + Send)) -> &str {
-    let text = panic.downcast_ref::<&str>().copied();
-    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no reason given")
 }
 
 #[cfg(test)]

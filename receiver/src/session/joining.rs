@@ -167,7 +167,7 @@ const JOIN_RETRY_FIRST_MIN: Duration = Duration::from_millis(100);
 const JOIN_RETRY_FIRST_MAX: Duration = Duration::from_millis(500);
 /// … but no longer than so.
 const JOIN_RETRY_MAX: Duration = Duration::from_secs(8);
-/// Half of those that join in a second may have lost an answer.
+/// From a thousand receivers on the first wait is the longest.
 const FIRST_JOIN_RETRIES_PER_SECOND: f64 = 2_000.0;
 /// So many at most come of a crowd in the end.
 const JOIN_RETRIES_PER_SECOND: f64 = 1_000.0;

@@ -4,7 +4,6 @@
 //! Jobs run on a pool of their own; whatever becomes of one, its result is delivered. Which blocks
 //! have a turn, how many repair symbols and from which ESI on, is decided by the session.
 
-use std::any::Any;
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use imgcast_common::fec::{BlockShape, repair_symbols};
 use imgcast_common::id::{BlockId, EncodingSymbolId, Stream};
 use imgcast_common::layout::Layout;
-use imgcast_common::pool::Pool;
+use imgcast_common::pool::{Pool, panic_text};
 use imgcast_common::tree::Index;
 
 use super::source::ImageSource;
@@ -243,13 +242,7 @@ impl Spare {
 fn contained<T>(block: BlockId, job: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
     // Jobs share nothing that a panic could leave half done.
     catch_unwind(AssertUnwindSafe(job))
-        .unwrap_or_else(|panic| Err(internal(block, panic_text(panic.as_ref()))))
-}
-
-fn panic_text(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().copied();
-    let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-    text.unwrap_or("no reason given").to_owned()
+        .unwrap_or_else(|panic| Err(internal(block, panic_text(panic.as_ref()).to_owned())))
 }
 
 fn internal(block: BlockId, reason: String) -> Error {

@@ -101,7 +101,7 @@ impl Governor {
 
     /// That loss, if it is none that a lower rate would avoid, as far as that is known yet.
     pub(super) fn lasting_loss(&self) -> Option<f64> {
-        let settled = self.rest_periods == 0 && !matches!(self.probe, Probe::Running { .. });
+        let settled = self.rest_periods == 0 && !self.probe.is_running();
         let excess = self.quantile(|sample| sample.excess)?;
         let loss = self.quantile(|sample| sample.loss)?;
         (settled && excess <= EXCESS_MAX && loss <= LOSS_SUSPECT).then_some(loss)
@@ -136,8 +136,8 @@ impl Governor {
         self.samples.insert(id, Sample { loss, excess, is_host, at: now });
         let too_much = self.samples.values().filter(|sample| sample.excess > EXCESS_MAX);
         let (too_much, active) = (too_much.count() as u64, u64::from(active));
-        let probes = matches!(self.probe, Probe::Running { .. });
-        let at_once = too_much * 20 > active && self.rest_periods == 0 && !probes;
+        let is_free = self.rest_periods == 0 && !self.probe.is_running();
+        let at_once = too_much * 20 > active && is_free;
         if at_once {
             let excess = self.quantile(|sample| sample.excess).unwrap_or(excess);
             self.slow_down(excess.max(EXCESS_MAX));
@@ -194,7 +194,7 @@ impl Governor {
         if now < self.period_at {
             return false;
         }
-        let is_short = self.starting || matches!(self.probe, Probe::Running { .. });
+        let is_short = self.starting || self.probe.is_running();
         let period = if is_short { (2 * grtt).max(START_PERIOD_MIN) } else { PERIOD };
         // While that is not known a rate that it set stands.
         let unknown = if self.limit == Limit::Local { HELD_BACK_MIN } else { 0.0 };
@@ -311,7 +311,7 @@ impl Governor {
 
     /// The rate before it was too high for another reason.
     fn forget_probe(&mut self, now: Instant) {
-        if matches!(self.probe, Probe::Running { .. }) {
+        if self.probe.is_running() {
             self.probe = Probe::Due(now + PROBE_INTERVAL);
         }
     }
@@ -379,6 +379,7 @@ const STEPS: u64 = 64;
 const STEPS_HOSTS: u64 = 16;
 /// The sender's own link says without loss that the rate is too high: it may be tried sooner.
 const STEPS_LOCAL: u64 = 4;
+
 #[cfg(test)]
 mod tests {
     use imgcast_common::prng::Prng;

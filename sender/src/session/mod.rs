@@ -42,6 +42,7 @@ use imgcast_common::{
     wire::{AbortReason, DATA_HEAD_LEN, Header, Message, SenderState, TRAILER_LEN},
 };
 
+pub use pacer::BURST_SYMBOLS_MAX;
 pub use roster::{HALF_OPEN_MAX, MEMBERS_MAX, Member, MemberState};
 pub use sending::Burst;
 pub use types::{Destination, Event, Outcome, SessionConfig, Status, Transmit, TurnId};

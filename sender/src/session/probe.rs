@@ -16,6 +16,10 @@ pub(super) enum Probe {
 }
 
 impl Probe {
+    pub(super) const fn is_running(self) -> bool {
+        matches!(self, Self::Running { .. })
+    }
+
     /// Whether to halve the rate now that so much is lost.
     pub(super) fn is_due(self, now: Instant, loss: f64) -> bool {
         match self {

@@ -226,5 +226,5 @@ const INDEX_SYNCS_FOR: Duration = Duration::from_secs(2);
 const POLL_INTERVAL: Duration = Duration::from_millis(200);
 /// Enough for the 0.95-quantile, whatever the size of the group.
 const POLL_ANSWERS_PER_SECOND: f64 = 64.0;
-/// Ten seconds of SYNCs while sending: a longer echo is not counted.
+/// Seconds of SYNCs while sending: a longer echo is not counted.
 const HISTORY_MAX: usize = 1_024;
