@@ -275,7 +275,7 @@ fn receive<S: std::os::fd::AsFd>(receiver: &mut BatchReceiver<S>, count: usize) 
     while heard.len() < count {
         match receiver.receive().unwrap() {
             Some(batch) => {
-                heard.extend(batch.datagrams().map(|(source, octets)| (source, octets.to_vec())));
+                heard.extend(batch.datagrams().map(|(source, octets)| (*source, octets.to_vec())));
             }
             None => silences += 1,
         }

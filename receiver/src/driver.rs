@@ -205,7 +205,7 @@ impl<'a> Driver<'a> {
                 Ok((header, message)) => {
                     let announced = matches!(message, Message::Announce(_));
                     self.heard.announcements += u64::from(announced);
-                    self.session.handle_message(now, via, from, &header, &message);
+                    self.session.handle_message(now, via, *from, &header, &message);
                 }
                 Err(WireError::Version { version, announced: true }) => {
                     self.session.handle_other_version(version);

@@ -243,7 +243,7 @@ impl Driver {
         for (from, datagram) in batch.datagrams() {
             match Message::parse(datagram, Role::Sender) {
                 Ok((header, message)) => {
-                    self.session.handle_message(now, from, &header, &message, datagram.len());
+                    self.session.handle_message(now, *from, &header, &message, datagram.len());
                 }
                 Err(error) => *self.dropped.entry(error).or_default() += 1,
             }

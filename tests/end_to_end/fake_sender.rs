@@ -91,7 +91,7 @@ impl Session {
             if let Some(batch) = self.receiver.receive().expect("it can be read") {
                 for (from, datagram) in batch.datagrams() {
                     if let Ok((_, message)) = Message::parse(datagram, Role::Sender) {
-                        self.answer(from, &message);
+                        self.answer(*from, &message);
                     }
                 }
             }

@@ -25,14 +25,14 @@ pub struct Batch {
 impl Batch {
     /// The datagrams in the order of their arrival, each with its source. An octet string that the
     /// slot could not hold is cut at its end.
-    pub fn datagrams(&self) -> impl Iterator<Item = (SocketAddr, &[u8])> {
+    pub fn datagrams(&self) -> impl Iterator<Item = (&SocketAddr, &[u8])> {
         let slot_octets = self.pool.layout().slot_octets;
         self.storage.filled.iter().flat_map(move |filled| {
             let start = filled.slot * slot_octets;
             let octets = &self.storage.octets[start..start + filled.octets];
             let empty = octets.is_empty().then_some(octets);
             let segments = octets.chunks(filled.segment_octets.max(1));
-            empty.into_iter().chain(segments).map(|datagram| (filled.source, datagram))
+            empty.into_iter().chain(segments).map(|datagram| (&filled.source, datagram))
         })
     }
 

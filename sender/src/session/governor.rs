@@ -37,6 +37,8 @@ pub(super) struct Governor {
     samples: BTreeMap<ReceiverId, Sample>,
     floors: BTreeMap<ReceiverId, Floor>,
     rest_periods: u32,
+    /// Up, since the session slowed down last.
+    steps: u32,
     silent_periods: u32,
     reported: bool,
     /// Whether receivers were asked for reports on the present rate.
@@ -82,6 +84,7 @@ impl Governor {
             samples: BTreeMap::new(),
             floors: BTreeMap::new(),
             rest_periods: 0,
+            steps: 0,
             silent_periods: 0,
             reported: false,
             polled: false,
@@ -271,9 +274,10 @@ impl Governor {
             let step = match self.limit {
                 _ if self.starting => self.rate,
                 Limit::Local => self.rate / STEPS_LOCAL,
-                Limit::Hosts => self.capacity / STEPS_HOSTS,
+                Limit::Hosts => (self.capacity / STEPS_HOSTS) << self.steps.min(STEPS_DOUBLED_MAX),
                 Limit::Network => self.capacity / STEPS,
             };
+            self.steps += 1;
             self.set_rate(self.rate + step.max(RATE_MIN / STEPS));
             self.capacity = self.capacity.max(self.rate);
             self.starting &= self.rate < self.rate_max;
@@ -307,6 +311,7 @@ impl Governor {
         self.capacity = part(self.rate, (1.0 - excess).max(share_min));
         self.set_rate(part(self.rate, (0.9 * (1.0 - excess)).max(share_min)));
         self.rest_periods = REST_PERIODS;
+        self.steps = 0;
     }
 
     /// The rate before it was too high for another reason.
@@ -375,8 +380,10 @@ const SILENT_PERIODS_BREAK: u32 = 40;
 /// From nothing to what got through last in so many periods; it does not depend on the rate, so
 /// that two sessions share a link.
 const STEPS: u64 = 64;
-/// Receivers that cannot keep up share their limit with nobody.
+/// Receivers that cannot keep up share their limit with nobody. The first step is cautious; each
+/// that follows is twice the one before, for what held them up may have been a moment's.
 const STEPS_HOSTS: u64 = 16;
+const STEPS_DOUBLED_MAX: u32 = 4;
 /// The sender's own link says without loss that the rate is too high: it may be tried sooner.
 const STEPS_LOCAL: u64 = 4;
 
