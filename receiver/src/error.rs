@@ -52,16 +52,19 @@ pub enum Error {
     /// The session's datagrams are too large for the way to this host.
     #[error(
         "the sender's datagrams do not reach interface {interface}: its MTU is {own_mtu_octets}, \
-         that of the sender's interface is {sender_mtu_octets}; give both, and every switch \
-         between them, the same MTU"
+         that of the sender's interface is {}{sender_mtu_octets}; give both, and every \
+         switch between them, the same MTU",
+        if *.is_told { "" } else { "at least " }
     )]
     Mtu {
         /// The interface on this host.
         interface: String,
         /// Its MTU.
         own_mtu_octets: u32,
-        /// MTU of the sender's interface, as it says.
+        /// MTU of the sender's interface.
         sender_mtu_octets: u32,
+        /// The sender has told it; else it is what the announced datagrams need.
+        is_told: bool,
     },
     /// Nobody offered an image in time.
     #[error("no sender within {}: {heard}; {NETWORK_ADVICE}", Seconds(*.waited))]
@@ -425,6 +428,7 @@ mod tests {
                     interface: interface(),
                     own_mtu_octets: 1500,
                     sender_mtu_octets: 9000,
+                    is_told: true,
                 },
             ),
             (4, Error::NoSender { waited, heard: heard(0) }),
@@ -504,6 +508,16 @@ mod tests {
         assert!(heard(3).to_string().ends_with(
             "3 announcements, 0 datagrams of the data group, 0 that are foreign or damaged"
         ));
+    }
+
+    #[test]
+    fn an_mtu_that_the_sender_has_not_told_is_known_as_a_lower_bound() {
+        let text = |sender_mtu_octets, is_told| {
+            let (interface, own_mtu_octets) = ("eth0".into(), 1500);
+            Error::Mtu { interface, own_mtu_octets, sender_mtu_octets, is_told }.to_string()
+        };
+        assert!(text(8980, false).contains("the sender's interface is at least 8980;"));
+        assert!(text(9000, true).contains("the sender's interface is 9000;"));
     }
 
     #[test]

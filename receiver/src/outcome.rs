@@ -44,6 +44,7 @@ impl Circumstances<'_> {
                 own_mtu_octets: self.interface.mtu_octets,
                 sender_mtu_octets: sender_mtu
                     .map_or_else(|| self.mtu_for(datagram_octets), u32::from),
+                is_told: sender_mtu.is_some(),
             },
             Failure::Refused(reason) => Error::Refused { sender, reason },
             Failure::Ejected(reason) => Error::Ejected { reason },

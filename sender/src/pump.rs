@@ -255,3 +255,58 @@ const MESSAGE_OCTETS: usize = 200;
 const RUN_MAX: usize = BURST_SYMBOLS_MAX as usize;
 /// Sleeping for less takes longer than that.
 const SLEEP_MIN: Duration = Duration::from_micros(60);
+
+#[cfg(test)]
+mod tests {
+    use std::net::UdpSocket;
+
+    use imgcast_common::{
+        net::{Family, Interface, NodeSocket, Offload},
+        wire::Role,
+    };
+
+    use super::*;
+
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "it is the clock that bursts leave by")]
+    fn whatever_is_handed_over_ahead_of_its_time_no_datagram_leaves_a_milli_before_it() {
+        let interface = Interface::find("lo", Family::V4).unwrap();
+        for offload in [Offload::IfAvailable, Offload::Off] {
+            let receiver = UdpSocket::bind("127.0.0.1:0").unwrap();
+            receiver.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+            let address = receiver.local_addr().unwrap();
+            let socket = Arc::new(NodeSocket::open(&interface, 1, 0).unwrap());
+            let addresses =
+                Addresses { session: SessionId(1), rendezvous: address, data_group: address };
+            let pump = Pump::start(BatchSender::new(socket, offload), addresses, |error| {
+                panic!("{error}")
+            })
+            .unwrap();
+            let block = Arc::new(PreparedBlock::sample(SYMBOLS, 64));
+            // Together, close together or far apart, and all handed over at once.
+            let mut at = Instant::now();
+            let due: Vec<Instant> = (0..32)
+                .map(|number| {
+                    at += Duration::from_millis([0, 1, 5, 12][number % 4]);
+                    at
+                })
+                .collect();
+            for at in &due {
+                let to = Destination::Unicast(address);
+                pump.burst(Burst::sample(*at, to, SYMBOLS), Arc::clone(&block));
+            }
+            let mut octets = [0; 256];
+            for number in 0..due.len() * SYMBOLS as usize {
+                let length = receiver.recv(&mut octets).unwrap();
+                let received = Instant::now();
+                let (header, _) = Message::parse(&octets[..length], Role::Receiver).unwrap();
+                assert_eq!(header.counter, (number as u64 + 1) | UNICAST);
+                let early = due[number / SYMBOLS as usize].saturating_duration_since(received);
+                assert!(early <= Duration::from_millis(1), "datagram {number}: {early:?} early");
+            }
+        }
+    }
+
+    /// All bursts together fit into a socket's buffer, whoever reads it how late.
+    const SYMBOLS: u32 = 4;
+}

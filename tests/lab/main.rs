@@ -9,5 +9,6 @@ mod devices;
 mod image;
 mod loss;
 mod needs;
+mod paths;
 mod timing;
 mod transfer;

@@ -87,6 +87,7 @@ fn programs_of(need: Need) -> &'static [(&'static str, &'static str)] {
             ("ethtool", "ethtool"),
             ("unshare", "util-linux"),
             ("setpriv", "util-linux"),
+            ("taskset", "util-linux"),
             ("hostname", "hostname"),
         ],
         Need::Mounts => &[("losetup", "mount"), ("mount", "mount"), ("mkfs.ext4", "e2fsprogs")],
@@ -105,6 +106,8 @@ fn try_lab() -> Result<(), String> {
     let lab = Lab::new(1)?;
     lab.lose(0, 1)?;
     lab.cut_multicast(0)?;
+    lab.count(0, "trial", "meta l4proto udp udp length > 0")?;
+    lab.counted(0, "trial")?;
     lab.limit_rate(100)
 }
 

@@ -1,6 +1,7 @@
 //! The two command lines under test, in one place.
 
 use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 use imgcast_tests::netns::{Lab, Node};
@@ -22,10 +23,15 @@ pub(crate) struct Transfer<'a> {
 impl Transfer<'_> {
     /// Starts the sender, which begins when `min_receivers` have joined.
     pub(crate) fn start_sender(&self, min_receivers: usize) -> Process {
+        self.start_sender_with(min_receivers, &[])
+    }
+
+    /// Starts the sender likewise, with further options.
+    pub(crate) fn start_sender_with(&self, min_receivers: usize, options: &[&str]) -> Process {
         let mut command = self.lab.command(Node::Sender, &programs().sender);
         command.args(["send", text(self.image), "--interface", "eth0"]);
         command.args(["--min-receivers", &min_receivers.to_string()]);
-        command.args(["--max-bitrate", self.max_bitrate]);
+        command.args(["--max-bitrate", self.max_bitrate]).args(options);
         Process::start("sender", command, self.scratch.directory())
     }
 
@@ -41,7 +47,18 @@ impl Transfer<'_> {
         target: &Path,
         options: &[&str],
     ) -> Process {
-        let mut command = self.lab.command(Node::Receiver(receiver), &programs().receiver);
+        let command = self.lab.command(Node::Receiver(receiver), &programs().receiver);
+        self.start_receiver_as(command, receiver, target, options)
+    }
+
+    /// Starts `receiver` likewise by `command`, which lacks only what the receiver is to do.
+    pub(crate) fn start_receiver_as(
+        &self,
+        mut command: Command,
+        receiver: usize,
+        target: &Path,
+        options: &[&str],
+    ) -> Process {
         command.args(["receive", "--interface", "eth0", "--output", text(target)]).args(options);
         Process::start(&format!("receiver-{receiver}"), command, self.scratch.directory())
     }

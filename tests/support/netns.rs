@@ -107,6 +107,32 @@ impl Lab {
         self.filter(receiver, &[ipv4, ipv6])
     }
 
+    /// Counts the packets that arrive at `receiver` and of which `matches` is true, in the words
+    /// of `nft`, from now on under this name.
+    ///
+    /// # Errors
+    ///
+    /// What `nft` said.
+    pub fn count(&self, receiver: usize, name: &str, matches: &str) -> Result<(), String> {
+        let counter = format!("add table netdev lab; add counter netdev lab {name}");
+        self.run(Node::Receiver(receiver), &["nft", &counter])?;
+        self.filter(receiver, &[&format!("{matches} counter name {name}")])
+    }
+
+    /// How many packets `receiver` has counted under this name.
+    ///
+    /// # Errors
+    ///
+    /// What `nft` said.
+    pub fn counted(&self, receiver: usize, name: &str) -> Result<u64, String> {
+        let list = ["nft", "-j", "list", "counter", "netdev", "lab", name];
+        let json = self.run(Node::Receiver(receiver), &list)?;
+        let json: serde_json::Value = serde_json::from_str(&json).map_err(|e| e.to_string())?;
+        let objects = json["nftables"].as_array().ok_or("nft lists no objects")?;
+        let packets = objects.iter().find_map(|object| object["counter"]["packets"].as_u64());
+        packets.ok_or(format!("nft counts nothing as {name}"))
+    }
+
     /// Gives every link this rate, in both directions, as Ethernet has it: preamble, FCS and gap
     /// count. The host's queue makes its programs wait, that of the bridge's port drops.
     ///
@@ -135,10 +161,28 @@ impl Lab {
     /// What `ip` said.
     pub fn set_mtu(&self, octets: u32) -> Result<(), String> {
         for node in self.nodes().into_iter().filter(|node| *node != Node::Bridge) {
-            self.ip(node, &format!("link set eth0 mtu {octets}"))?;
-            self.ip(Node::Bridge, &format!("link set {} mtu {octets}", port(node)))?;
+            self.set_mtu_of(node, octets)?;
+            self.set_mtu_before(node, octets)?;
         }
         Ok(())
+    }
+
+    /// Gives the interface of `node` this MTU.
+    ///
+    /// # Errors
+    ///
+    /// What `ip` said.
+    pub fn set_mtu_of(&self, node: Node, octets: u32) -> Result<(), String> {
+        self.ip(node, &format!("link set eth0 mtu {octets}"))
+    }
+
+    /// Gives the bridge's port to `node` this MTU: longer packets pass in neither direction.
+    ///
+    /// # Errors
+    ///
+    /// What `ip` said.
+    pub fn set_mtu_before(&self, node: Node, octets: u32) -> Result<(), String> {
+        self.ip(Node::Bridge, &format!("link set {} mtu {octets}", port(node)))
     }
 
     /// Runs a short program at `node` and returns what it printed.

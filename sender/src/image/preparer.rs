@@ -111,6 +111,18 @@ impl PreparedBlock {
     }
 }
 
+#[cfg(test)]
+impl PreparedBlock {
+    /// A block of zeroes without repair symbols.
+    pub(crate) fn sample(source_symbols: u32, symbol_size: u16) -> Self {
+        let stored_len = source_symbols * u32::from(symbol_size);
+        let shape = BlockShape::new(stored_len, symbol_size).unwrap();
+        let source = Spare::take(&Arc::new(Spare::default()), stored_len as usize);
+        let first_repair = EncodingSymbolId::new(shape.padded_symbols()).unwrap();
+        Self { shape, source: Arc::new(source), first_repair, repairs: Arc::default() }
+    }
+}
+
 /// What the jobs share.
 #[derive(Debug)]
 struct Blocks {

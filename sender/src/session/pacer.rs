@@ -176,6 +176,8 @@ const UNICAST_CREDIT_MAX: i64 = 64 << 10;
 
 #[cfg(test)]
 mod tests {
+    use imgcast_common::prng::Prng;
+
     use super::*;
 
     #[test]
@@ -234,6 +236,10 @@ mod tests {
         assert_eq!(Pacer::new(1_000_000, now).burst(1518), 1);
         assert_eq!(Pacer::new(50_000_000, now).burst(1518), 20);
         assert_eq!(Pacer::new(10_000_000_000, now).burst(1518), 44);
+        for (rate, octets, _) in rates() {
+            let pacer = Pacer::new(rate, now);
+            assert!(pacer.burst(octets) == 1 || pacer.burst_time(octets) <= 5 * MILLI, "{rate}");
+        }
     }
 
     #[test]
@@ -251,4 +257,160 @@ mod tests {
         let share = unicast * 100 / (10_000 * 60_000);
         assert!((7..=8).contains(&share), "{share} %");
     }
+
+    #[test]
+    fn in_any_second_the_rate_is_kept_within_two_percent_whenever_one_wakes_within_five_millis() {
+        for (rate, datagram_octets, seed) in rates() {
+            let mut prng = Prng::new(seed);
+            let late = move |_: Duration| up_to(5 * MILLI, &mut prng);
+            let left = departures(rate, datagram_octets, seed, late);
+            assert_every_second_holds(rate, datagram_octets, &left);
+        }
+    }
+
+    #[test]
+    fn a_stall_of_nine_millis_now_and_then_costs_no_second_two_percent() {
+        for (rate, datagram_octets, seed) in rates() {
+            let mut prng = Prng::new(seed);
+            let (lasts, mut stall_at) = (9 * MILLI, Duration::ZERO);
+            let late = move |now: Duration| {
+                if now < stall_at {
+                    return up_to(4 * MILLI, &mut prng);
+                }
+                stall_at = now + STALL_INTERVAL_MIN + up_to(STALL_INTERVAL_MIN, &mut prng);
+                lasts
+            };
+            let left = departures(rate, datagram_octets, seed, late);
+            assert_every_second_holds(rate, datagram_octets, &left);
+            let ahead = ahead_max(rate, &left);
+            let made_up = octets_in(5 * MILLI, rate);
+            let allowed = burst_octets(rate, datagram_octets) as f64 + made_up + ROUNDING_OCTETS;
+            assert!(ahead <= allowed, "{rate}: {ahead} > {allowed}");
+        }
+    }
+
+    #[test]
+    fn what_leaves_is_never_more_than_a_burst_and_a_milli_ahead_whenever_one_wakes() {
+        for (rate, datagram_octets, seed) in rates() {
+            let burst_octets = burst_octets(rate, datagram_octets) as f64;
+            for (late_max, made_up) in
+                [(Duration::ZERO, Duration::ZERO), (4 * MILLI, Duration::ZERO), (5 * MILLI, MILLI)]
+            {
+                let mut prng = Prng::new(seed);
+                let late = move |_: Duration| up_to(late_max, &mut prng);
+                let ahead = ahead_max(rate, &departures(rate, datagram_octets, seed, late));
+                let allowed = burst_octets + octets_in(made_up, rate) + ROUNDING_OCTETS;
+                assert!(ahead <= allowed, "{rate}, {late_max:?}: {ahead} > {allowed}");
+            }
+        }
+    }
+
+    #[test]
+    fn long_stalls_of_any_kind_end_in_no_flood() {
+        for (rate, datagram_octets, seed) in rates() {
+            let mut prng = Prng::new(seed);
+            let late = move |_: Duration| match prng.below(20) {
+                0 => up_to(500 * MILLI, &mut prng),
+                _ => up_to(12 * MILLI, &mut prng),
+            };
+            let ahead = ahead_max(rate, &departures(rate, datagram_octets, seed, late));
+            let made_up = octets_in(5 * MILLI, rate);
+            let allowed = burst_octets(rate, datagram_octets) as f64 + made_up + ROUNDING_OCTETS;
+            assert!(ahead <= allowed, "{rate}: {ahead} > {allowed}");
+        }
+    }
+
+    /// Rates from 1 Mbit/s to 20 Gbit/s with datagrams of both common sizes, each with a seed.
+    fn rates() -> impl Iterator<Item = (u64, u64, u64)> {
+        let rates = [1, 2, 5, 7, 30, 100, 333, 900, 1_000, 2_500, 7_000, 10_000, 20_000];
+        let sizes = [1_518, 9_010];
+        let pairs = rates.into_iter().flat_map(move |rate| sizes.map(|size| (rate, size)));
+        (1..).zip(pairs).map(|(seed, (megabits, octets))| (megabits * 1_000_000, octets, seed))
+    }
+
+    /// When what leaves, since the start, if one comes `late(now)` after each time that is asked
+    /// for and hands out all that may be handed out then, in bursts of up to the longest size.
+    fn departures(
+        rate: u64,
+        datagram_octets: u64,
+        seed: u64,
+        mut late: impl FnMut(Duration) -> Duration,
+    ) -> Vec<(Duration, u64)> {
+        #[expect(clippy::disallowed_methods, reason = "a base for virtual time")]
+        let start = Instant::now();
+        let (mut pacer, mut prng) = (Pacer::new(rate, start), Prng::new(seed));
+        let (mut now, mut left) = (start, Vec::new());
+        let symbols_max = u64::from(pacer.burst(datagram_octets));
+        // The last symbols of a turn are a shorter burst.
+        let whole_share = prng.unit();
+        while now < start + SIMULATED {
+            while pacer.ready_at() <= now {
+                let whole = prng.unit() < whole_share;
+                let symbols = if whole { symbols_max } else { 1 + prng.below(symbols_max) };
+                let octets = symbols * datagram_octets;
+                let at = pacer.take(now, octets);
+                assert!(at <= now + 4 * MILLI, "{rate}: {:?} ahead", at - now);
+                left.push((at - start, octets));
+            }
+            let wanted = pacer.ready_at().max(now);
+            now = wanted + late(wanted - start);
+        }
+        left
+    }
+
+    /// What leaves in any second, wherever it begins, differs from the rate by at most 2 %, or by
+    /// one burst where that is more.
+    fn assert_every_second_holds(rate: u64, datagram_octets: u64, left: &[(Duration, u64)]) {
+        let (second, whole) = (Duration::from_secs(1), rate / 8);
+        let off_max = (whole / 50).max(burst_octets(rate, datagram_octets));
+        let (last, _) = left[left.len() - 1];
+        let (mut end, mut octets) = (0, 0);
+        for &(from, first_octets) in left.iter().take_while(|(from, _)| *from + second < last) {
+            while left[end].0 < from + second {
+                octets += left[end].1;
+                end += 1;
+            }
+            // Once from just before this burst on, once from just behind it.
+            assert!(octets <= whole + off_max, "{rate}: {octets} in the second from {from:?}");
+            octets -= first_octets;
+            let least = octets + left[end].1;
+            assert!(least >= whole - off_max, "{rate}: {least} in the second after {from:?}");
+        }
+    }
+
+    /// The most octets that left in any time beyond what the rate allows in it.
+    fn ahead_max(rate: u64, left: &[(Duration, u64)]) -> f64 {
+        let (mut sum, mut lowest, mut ahead) = (0.0, f64::MAX, 0.0_f64);
+        for &(at, octets) in left {
+            let allowed = octets_in(at, rate) * (1.0 + ROUNDING_SHARE);
+            lowest = lowest.min(sum - allowed);
+            sum += octets as f64;
+            ahead = ahead.max(sum - allowed - lowest);
+        }
+        ahead
+    }
+
+    fn burst_octets(rate: u64, datagram_octets: u64) -> u64 {
+        #[expect(clippy::disallowed_methods, reason = "a pacer that is asked for sizes only")]
+        let pacer = Pacer::new(rate, Instant::now());
+        u64::from(pacer.burst(datagram_octets)) * datagram_octets
+    }
+
+    fn octets_in(time: Duration, rate: u64) -> f64 {
+        time.as_secs_f64() * rate as f64 / 8.0
+    }
+
+    fn up_to(most: Duration, prng: &mut Prng) -> Duration {
+        most.mul_f64(prng.unit())
+    }
+
+    /// Long enough for many different seconds.
+    const SIMULATED: Duration = Duration::from_millis(2_600);
+    /// What a stall costs is paid back before the next one.
+    const STALL_INTERVAL_MIN: Duration = Duration::from_millis(200);
+    /// The schedule has whole nanoseconds, and a datagram may take as little as 607.
+    const ROUNDING_SHARE: f64 = 1e-4;
+    /// … and so do times.
+    const ROUNDING_OCTETS: f64 = 3.0;
+    const MILLI: Duration = Duration::from_millis(1);
 }

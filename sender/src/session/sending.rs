@@ -66,6 +66,18 @@ impl Burst {
     }
 }
 
+#[cfg(test)]
+impl Burst {
+    /// The first `count` source symbols of the image's first block.
+    pub(crate) fn sample(at: Instant, to: Destination, count: u32) -> Self {
+        let block = BlockId { stream: Stream::Image, number: 0 };
+        let plan =
+            Plan { block, sources: count, first_repair: 0, repairs: 0, count: 0, stored_len: 1 };
+        let turn = Turn { id: TurnId(1), plan, to: None, ready: true, sent: 0 };
+        make_burst(&turn, at, to, 0, count)
+    }
+}
+
 impl Turns {
     pub(super) fn is_empty(&self) -> bool {
         self.group.is_empty() && self.unicast.is_empty()
