@@ -8,7 +8,7 @@ pub mod image;
 pub mod list;
 pub mod memory;
 mod outcome;
-mod pace;
+pub mod pace;
 mod report;
 pub mod session;
 mod sockets;

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 /// Watches the queue in front of the loop.
 #[derive(Debug)]
-pub(crate) struct Pace {
+pub struct Pace {
     since: Instant,
     /// Time that the loop spent on what arrived.
     busy: Duration,
@@ -18,14 +18,16 @@ pub(crate) struct Pace {
 }
 
 impl Pace {
-    pub(crate) const fn new(now: Instant) -> Self {
+    /// A queue that is watched from now on.
+    #[must_use]
+    pub const fn new(now: Instant) -> Self {
         Self { since: now, busy: Duration::ZERO, octets: 0, batches: 0, crowded: 0 }
     }
 
     /// A batch of so many octets was worked off since `begun`; whether the queue behind it was
     /// half full. Now and then returns what the host gets through, in kB/s, if it is behind: while
     /// it works on what arrives, for a pause of another kind passes.
-    pub(crate) fn note(
+    pub fn note(
         &mut self,
         begun: Instant,
         now: Instant,

@@ -392,4 +392,4 @@ const NOT_TAKEN_MAX: Duration = Duration::from_secs(10);
 /// How often people are told how it goes.
 const TICK: Duration = Duration::from_millis(200);
 /// When the sending thread is behind, it is looked at again after so long.
-const PUMP_WAIT: Duration = Duration::from_millis(1);
+pub const PUMP_WAIT: Duration = Duration::from_millis(1);

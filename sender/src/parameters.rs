@@ -39,9 +39,11 @@ fn rate_max(config: &Config, interface: &Interface) -> u64 {
     config.rate_bits_per_second_max.or(speed).unwrap_or(RATE_UNKNOWN)
 }
 
-/// Five milliseconds' worth: a link that is slower than the rate is to hold the sending thread up
-/// rather than to drop what it cannot carry.
-pub(crate) fn send_buffer(rate: u64) -> usize {
+/// Octets of the socket's buffer at so many bits per second, five milliseconds' worth: a link that
+/// is slower than the rate is to hold the sending thread up rather than to drop what it cannot
+/// carry.
+#[must_use]
+pub fn send_buffer(rate: u64) -> usize {
     usize::try_from(rate / 1600).unwrap_or(usize::MAX).clamp(SEND_BUFFER_MIN, SEND_BUFFER_MAX)
 }
 

@@ -101,8 +101,7 @@ impl Pump {
 
     /// Whether more may be handed over now, that is to leave at so many bits per second.
     pub(crate) fn has_room(&self, rate: u64) -> bool {
-        let octets_max = usize::try_from(rate / 8 * QUEUE_MILLIS_MAX / 1000).unwrap_or(usize::MAX);
-        self.waiting_octets.load(Ordering::Relaxed) < octets_max.max(QUEUE_OCTETS_MIN)
+        self.waiting_octets.load(Ordering::Relaxed) < queue_octets(rate)
     }
 
     /// How many things for a group the network has taken so far.
@@ -236,6 +235,13 @@ impl Worker {
     }
 }
 
+/// Octets that may wait for the sending thread at so many bits per second.
+#[must_use]
+pub fn queue_octets(rate: u64) -> usize {
+    let octets = usize::try_from(rate / 8 * QUEUE_MILLIS_MAX / 1000).unwrap_or(usize::MAX);
+    octets.max(QUEUE_OCTETS_MIN)
+}
+
 #[expect(clippy::disallowed_methods, reason = "bursts leave by the clock")]
 fn sleep_until(at: Instant) {
     let wait = at.saturating_duration_since(Instant::now());
@@ -249,8 +255,8 @@ fn sleep_until(at: Instant) {
 const QUEUE_MILLIS_MAX: u64 = 10;
 /// Two bursts: one leaves while the next waits.
 const QUEUE_OCTETS_MIN: usize = 128 << 10;
-/// A message hardly counts beside symbols.
-const MESSAGE_OCTETS: usize = 200;
+/// What a message counts as: hardly anything beside symbols.
+pub const MESSAGE_OCTETS: usize = 200;
 /// No burst has more symbols.
 const RUN_MAX: usize = BURST_SYMBOLS_MAX as usize;
 /// Sleeping for less takes longer than that.

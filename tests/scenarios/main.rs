@@ -5,6 +5,7 @@ mod coming_and_going;
 mod crowd;
 mod efficiency;
 mod feedback;
+mod limits;
 mod loss;
 mod multicast;
 mod planted;

@@ -12,8 +12,9 @@ use imgcast_sender::session::Destination;
 
 use crate::{
     checker::Checker,
-    config::{Fidelity, PlantedBug},
+    config::Fidelity,
     image::Image,
+    planted::PlantedBug,
     queue::{Happening, Queue, SymbolRun},
 };
 

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::planted::PlantedBug;
+
 /// A world, from its image to the faults that befall it.
 #[derive(Clone, Debug)]
 pub struct WorldConfig {
@@ -85,6 +87,9 @@ pub struct SenderConfig {
     pub rate_start: Option<u64>,
     /// Rate never to exceed, in bits per second.
     pub rate_max: u64,
+    /// Bits per second that its own link takes from its socket, which waits for it and drops
+    /// nothing; `None`: any number.
+    pub link_bits_per_second: Option<u64>,
     /// How long a turn takes to prepare, at most.
     pub turn_delay: Duration,
     /// When it vanishes.
@@ -119,6 +124,8 @@ pub struct ReceiverConfig {
     pub down: LinkConfig,
     /// From it to the network.
     pub up: LinkConfig,
+    /// What it gets through of what arrives; `None`: everything at once.
+    pub intake: Option<IntakeConfig>,
     /// Its target.
     pub disk: Disk,
     /// Blocks that its memory holds; the session takes 8 at least.
@@ -160,6 +167,15 @@ pub struct LinkConfig {
     pub queue: Duration,
 }
 
+/// What lies between a receiver's link and its session.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct IntakeConfig {
+    /// Octets of datagrams that it gets through in a second.
+    pub bytes_per_second: u64,
+    /// Octets that each of its sockets holds; what arrives beyond that is dropped.
+    pub buffer_bytes: usize,
+}
+
 /// How datagrams are lost.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum Loss {
@@ -189,71 +205,6 @@ pub struct Disk {
     pub stalls: Vec<Window>,
     /// The write that fails, counted from 0.
     pub fails_at_write: Option<u32>,
-}
-
-/// Mistakes of the kind that could slip in, one for each checker to prove itself on.
-#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
-pub enum PlantedBug {
-    /// A receiver writes blocks whose hash is wrong.
-    HashCheckSkipped,
-    /// A receiver believes any index.
-    IndexCheckSkipped,
-    /// A receiver takes symbols of other sessions for its own.
-    SessionCheckSkipped,
-    /// A receiver says that a block is stored before it is.
-    StoredBeforeWritten,
-    /// A receiver writes each block where the next one belongs.
-    WrittenElsewhere,
-    /// A receiver takes a failed write for a good one.
-    WriteErrorIgnored,
-    /// A receiver takes the index's word on zero blocks and does not write them.
-    ZeroBlocksSkipped,
-    /// A receiver drops the symbols of a block that could not be decoded.
-    PutBackLost,
-    /// A receiver asks to be let in only once.
-    JoinSentOnce,
-    /// A receiver sends every NEED many times.
-    NeedsRepeated,
-    /// The sender acknowledges DONE to the group alone.
-    AckOnlyToGroup,
-    /// The sender does not look at deficits.
-    DeficitsIgnored,
-    /// The sender does not look at needs of whole blocks.
-    WholeNeedsIgnored,
-    /// The sender tells nobody what it plans.
-    SyncNeverSent,
-    /// The sender repeats repair symbols.
-    RepairRepeated,
-    /// The sender uses one counter for two datagrams now and then.
-    CounterReused,
-    /// The sender says END when half of the receivers are done.
-    EndTooEarly,
-    /// The sender takes everybody who speaks of being nearly done for done.
-    DoneTooEarly,
-}
-
-impl PlantedBug {
-    /// All of them.
-    pub const ALL: [Self; 18] = [
-        Self::HashCheckSkipped,
-        Self::IndexCheckSkipped,
-        Self::SessionCheckSkipped,
-        Self::StoredBeforeWritten,
-        Self::WrittenElsewhere,
-        Self::WriteErrorIgnored,
-        Self::ZeroBlocksSkipped,
-        Self::PutBackLost,
-        Self::JoinSentOnce,
-        Self::NeedsRepeated,
-        Self::AckOnlyToGroup,
-        Self::DeficitsIgnored,
-        Self::WholeNeedsIgnored,
-        Self::SyncNeverSent,
-        Self::RepairRepeated,
-        Self::CounterReused,
-        Self::EndTooEarly,
-        Self::DoneTooEarly,
-    ];
 }
 
 impl WorldConfig {
@@ -303,6 +254,7 @@ impl SenderConfig {
             wait_max: Some(Duration::from_secs(5)),
             rate_start: None,
             rate_max: 4_000_000,
+            link_bits_per_second: None,
             turn_delay: Duration::from_millis(1),
             crash: None,
             restart: None,
@@ -324,6 +276,7 @@ impl Default for ReceiverConfig {
             asks: false,
             down: link.clone(),
             up: link,
+            intake: None,
             disk: Disk { bytes_per_second: 100 << 20, stalls: Vec::new(), fails_at_write: None },
             memory_blocks: 1_000,
             receive_timeout: Some(Duration::from_secs(120)),

@@ -20,6 +20,7 @@ mod checker;
 mod config;
 mod image;
 mod network;
+mod planted;
 mod queue;
 mod receiver_node;
 mod report;
@@ -28,9 +29,10 @@ mod store;
 mod world;
 
 pub use config::{
-    Disk, Fidelity, ImageConfig, LinkConfig, Loss, PlantedBug, ReceiverConfig, Restart,
+    Disk, Fidelity, ImageConfig, IntakeConfig, LinkConfig, Loss, ReceiverConfig, Restart,
     SenderConfig, When, Window, WorldConfig,
 };
+pub use planted::PlantedBug;
 pub use report::{Ending, ReceiverReport, Report, Violation};
 pub use world::World;
 

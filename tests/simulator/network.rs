@@ -238,13 +238,15 @@ fn crc32(bytes: &[u8]) -> [u8; 4] {
 }
 
 /// How long a datagram of so many octets takes on the wire.
-fn time_for(octets: usize, bits_per_second: u64) -> Duration {
+pub(crate) fn time_for(octets: usize, bits_per_second: u64) -> Duration {
     let bits = (octets as u64 + FRAMING_OCTETS) * 8;
     Duration::from_nanos(bits * 1_000_000_000 / bits_per_second.max(1))
 }
 
 /// UDP, IPv4 and Ethernet with preamble and gap.
 pub(crate) const FRAMING_OCTETS: u64 = 66;
+/// Octets of DATA that are not symbol.
+pub(crate) const DATA_OCTETS: usize = 44;
 /// After so many steps the state has forgotten where it came from.
 const STEPS_MAX: u128 = 200;
 /// A socket buffer of 20 ms.

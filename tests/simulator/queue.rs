@@ -12,7 +12,11 @@ use imgcast_common::id::BlockId;
 use imgcast_receiver::session::Via;
 use imgcast_sender::session::{Burst, TurnId};
 
-use crate::{sender_node::TurnData, store::Judged};
+use crate::{
+    receiver_node::Socket,
+    sender_node::{Cargo, TurnData},
+    store::Judged,
+};
 
 /// Something that happens at a moment.
 #[derive(Debug)]
@@ -59,6 +63,13 @@ pub(crate) enum Happening {
         burst: Burst,
         turn: Rc<TurnData>,
     },
+    /// A sender's socket may take what waits for it.
+    Pump(usize),
+    /// Something has left a sender's own link.
+    Left {
+        sender: usize,
+        cargo: Cargo,
+    },
     TurnReady {
         sender: usize,
         turn: TurnId,
@@ -79,15 +90,38 @@ pub(crate) struct SymbolRun {
     pub(crate) lost: Vec<bool>,
 }
 
+impl SymbolRun {
+    /// Whether the shared part of the network lost one of them.
+    pub(crate) fn loses(&self, position: usize) -> bool {
+        self.lost.get(position).copied().unwrap_or(false)
+    }
+}
+
 /// Something that a receiver's other threads have done.
 #[derive(Debug)]
 pub(crate) enum Task {
+    /// A socket is read.
+    Read(Socket),
+    /// What was read before all else has been worked off.
+    WorkedOff,
     Joined,
-    Judged { block: BlockId, judged: Judged, cut: u32 },
-    Stored { block: u32, bytes: Option<Vec<u8>> },
+    Judged {
+        block: BlockId,
+        judged: Judged,
+        cut: u32,
+    },
+    Stored {
+        block: u32,
+        bytes: Option<Vec<u8>>,
+    },
     WriteFailed,
-    ZeroJudged { block: u32, right: bool },
-    IndexJudged { cut: u32 },
+    ZeroJudged {
+        block: u32,
+        right: bool,
+    },
+    IndexJudged {
+        cut: u32,
+    },
     Flushed,
 }
 

@@ -5,8 +5,8 @@ use std::{collections::BTreeSet, time::Duration};
 use imgcast_common::prng::{Prng, mix};
 
 use crate::config::{
-    Fidelity, ImageConfig, LinkConfig, Loss, ReceiverConfig, Restart, SenderConfig, When, Window,
-    WorldConfig,
+    Fidelity, ImageConfig, IntakeConfig, LinkConfig, Loss, ReceiverConfig, Restart, SenderConfig,
+    When, Window, WorldConfig,
 };
 
 /// The world of a seed.
@@ -51,13 +51,15 @@ pub enum Fault {
     StalledDisk,
     SmallMemory,
     SlowLink,
+    SlowSenderLink,
+    SlowIntake,
     ZeroBlocks,
     OneReceiver,
 }
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Self; 28] = [
+    pub const ALL: [Self; 30] = [
         Self::IndependentLoss,
         Self::BurstyLoss,
         Self::SharedLoss,
@@ -84,6 +86,8 @@ impl Fault {
         Self::StalledDisk,
         Self::SmallMemory,
         Self::SlowLink,
+        Self::SlowSenderLink,
+        Self::SlowIntake,
         Self::ZeroBlocks,
         Self::OneReceiver,
     ];
@@ -122,6 +126,22 @@ impl Fault {
             | Self::TwoSendersOfOneImage
             | Self::TwoSendersOfTwoImages => self.disturb_sender(config, prng),
             Self::SlowDisk | Self::FailingDisk | Self::StalledDisk => self.wear(config, prng),
+            Self::SlowSenderLink => {
+                let rate_max = config.senders[0].rate_max;
+                let slow = rate_max * u64::from(between(prng, 10, 80)) / 100;
+                let link = Some(slow.max(SENDER_LINK_MIN));
+                config.senders.iter_mut().for_each(|it| it.link_bits_per_second = link);
+            }
+            Self::SlowIntake => {
+                let bytes_per_second =
+                    config.senders[0].rate_max / 8 * u64::from(between(prng, 10, 120)) / 100;
+                let buffer_bytes = 1 << between(prng, 12, 16);
+                let intake = Some(IntakeConfig { bytes_per_second, buffer_bytes });
+                if prng.chance(500_000) {
+                    config.receivers.iter_mut().for_each(|it| it.intake = intake);
+                }
+                some_receiver(config, prng).intake = intake;
+            }
             Self::SmallMemory => {
                 config.receivers.iter_mut().for_each(|it| it.memory_blocks = 1);
             }
@@ -369,3 +389,6 @@ fn millis(prng: &mut Prng, from: u32, to: u32) -> Duration {
 fn between(prng: &mut Prng, from: u32, to: u32) -> u32 {
     from + u32::try_from(prng.below(u64::from(to - from) + 1)).unwrap_or(0)
 }
+
+/// Less does not even carry what a dozen receivers without multicast are told.
+const SENDER_LINK_MIN: u64 = 2_000_000;

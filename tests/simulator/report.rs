@@ -34,6 +34,10 @@ pub struct Report {
     pub reports: u64,
     /// SYNCs to the group.
     pub syncs: u64,
+    /// What the rate of the first sender has been, in bits per second, and since when.
+    pub rates: Vec<(Duration, u64)>,
+    /// Datagrams that the sockets of each run of each receiver dropped, and when.
+    pub drops: Vec<Vec<(Duration, u64)>>,
     /// Blocks of the first image.
     pub blocks: u32,
     /// Things that happened.

@@ -140,6 +140,7 @@ fn expected() -> BTreeMap<&'static str, (Header, Message<'static>, usize)> {
         ("need", (header(11), Message::Need(need()), 0)),
         ("need-index", (index(12), need_index(), 0)),
         ("need-report", (header(13), need_report(), 0)),
+        ("need-behind", (header(16), need_behind(), 0)),
         ("done", (header(14), Message::Done(done()), 0)),
         ("done-failed", (header(14), done_failed(), 0)),
         ("done-ack", (header(1006), done_ack(), 0)),
@@ -301,6 +302,12 @@ fn need_index() -> Message<'static> {
 fn need_report() -> Message<'static> {
     let flags = NeedFlags { no_multicast: false, detached: true, by_unicast: true, behind: false };
     Message::Need(Need { flags, needs: vec![], ..need() })
+}
+
+fn need_behind() -> Message<'static> {
+    let flags = NeedFlags { behind: true, ..NeedFlags::default() };
+    let (network_loss, drain_kilobytes, poll, needs) = (0, 23_456, 0, vec![]);
+    Message::Need(Need { network_loss, drain_kilobytes, poll, flags, needs, ..need() })
 }
 
 fn done() -> Done {

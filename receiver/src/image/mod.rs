@@ -30,6 +30,7 @@ mod testing;
 pub use assembler::Assembler;
 pub use guard::DeviceUse;
 pub use index_assembly::{IndexAssembly, IndexError};
+pub use rate::DrainRate;
 pub use store::{Progress, Store, Work};
 pub use target::Target;
 pub use workbench::{Checked, Workbench, ZeroBatch};

@@ -5,14 +5,14 @@ use std::time::{Duration, Instant};
 /// Octets over the time somebody was busy with them: what they could do, also while the network
 /// gives them less. The recent past weighs most.
 #[derive(Clone, Debug, Default)]
-pub(super) struct DrainRate {
+pub struct DrainRate {
     octets: u64,
     busy: Duration,
 }
 
 impl DrainRate {
     /// Somebody was busy for `took` with `octets`, none for what only takes time.
-    pub(super) fn note(&mut self, octets: u64, took: Duration) {
+    pub fn note(&mut self, octets: u64, took: Duration) {
         self.octets = self.octets.saturating_add(octets);
         self.busy = self.busy.saturating_add(took);
         while self.busy > MEMORY {
@@ -22,7 +22,8 @@ impl DrainRate {
     }
 
     /// Kilobytes (1,000 octets) per second; 0 while nothing is known.
-    pub(super) fn kilobytes_per_second(&self) -> u32 {
+    #[must_use]
+    pub fn kilobytes_per_second(&self) -> u32 {
         let octets = u128::from(self.octets);
         let rate = (octets * 1_000_000).checked_div(self.busy.as_nanos()).unwrap_or(0);
         u32::try_from(rate).unwrap_or(u32::MAX)

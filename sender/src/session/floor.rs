@@ -20,17 +20,33 @@ pub(super) struct Floor {
     this: f64,
     last: f64,
     since: Instant,
+    /// Datagrams that had been sent to the group before the receiver counted any.
+    heard_from: u64,
 }
 
 impl Floor {
-    pub(super) const fn new(now: Instant) -> Self {
-        Self { this: 1.0, last: 1.0, since: now }
+    pub(super) const fn new(now: Instant, heard_from: u64) -> Self {
+        Self { this: 1.0, last: 1.0, since: now, heard_from }
+    }
+
+    pub(super) const fn heard_from(&self) -> u64 {
+        self.heard_from
+    }
+
+    /// Loss above the floor that chance does not explain, in a report on so many datagrams.
+    pub(super) fn congestion(&mut self, now: Instant, keeping: Keeping, datagrams: u64) -> f64 {
+        // A receiver that loses this much may by chance report so much more or less.
+        let loss = keeping.network_loss;
+        let datagrams = datagrams.min(DATAGRAMS_PER_REPORT) as f64;
+        let chance = 3.0 * (loss.max(1.0 / datagrams) / datagrams).sqrt();
+        // The network may have lost what is said to be dropped by the socket.
+        loss - chance - self.lower(now, loss + chance + keeping.socket_loss)
     }
 
     /// Takes in a loss; returns the lowest.
-    pub(super) fn lower(&mut self, now: Instant, loss: f64) -> f64 {
+    fn lower(&mut self, now: Instant, loss: f64) -> f64 {
         if now >= self.since + FLOOR_MEMORY / 2 {
-            *self = Self { this: 1.0, last: self.this, since: now };
+            *self = Self { this: 1.0, last: self.this, since: now, ..*self };
         }
         self.this = self.this.min(loss);
         self.this.min(self.last)
@@ -39,3 +55,5 @@ impl Floor {
 
 /// A medium's own loss changes slowly.
 const FLOOR_MEMORY: Duration = Duration::from_secs(30);
+/// Reports speak of the last few thousand datagrams, however long the rate has been the same.
+const DATAGRAMS_PER_REPORT: u64 = 4_096;

@@ -122,19 +122,24 @@ impl Governor {
         active: u32,
     ) -> bool {
         self.on_sign_of_life();
-        let (Some(then), Some(told)) = (sent_by_then, self.sent_when_told) else { return false };
-        let datagrams = then.saturating_sub(told);
-        if datagrams < self.datagrams_min() {
-            return false;
-        }
-        // A receiver that loses this much may by chance report so much more or less.
-        let loss = keeping.network_loss;
-        let datagrams = datagrams.min(DATAGRAMS_PER_REPORT) as f64;
-        let chance = 3.0 * (loss.max(1.0 / datagrams) / datagrams).sqrt();
-        let floor = self.floors.entry(id).or_insert_with(|| Floor::new(now));
-        let congestion = loss - chance - floor.lower(now, loss + chance);
+        let datagrams_min = self.datagrams_min();
         let limit = keeping.limit.map_or(0.0, |limit| 1.0 - limit as f64 * 8.0 / self.rate as f64);
-        let host = keeping.socket_loss.max(limit);
+        let counted = self.sent_when_told.zip(sent_by_then).zip(self.floors.get_mut(&id));
+        let counted = counted.and_then(|((told, then), floor)| {
+            let datagrams = then.saturating_sub(told.max(floor.heard_from()));
+            (datagrams >= datagrams_min).then_some((floor, datagrams))
+        });
+        let (loss, congestion, socket_loss) = if let Some((floor, datagrams)) = counted {
+            let congestion = floor.congestion(now, keeping, datagrams);
+            (keeping.network_loss, congestion, keeping.socket_loss)
+        } else if limit > EXCESS_MAX {
+            // What a host gets through is the same at any rate. One with long queues hears of the
+            // rate so late that it has changed again by then.
+            (self.samples.get(&id).map_or(self.loss, |sample| sample.loss), 0.0, 0.0)
+        } else {
+            return false;
+        };
+        let host = socket_loss.max(limit);
         let (excess, is_host) = (congestion.max(host), host > congestion);
         self.samples.insert(id, Sample { loss, excess, is_host, at: now });
         let too_much = self.samples.values().filter(|sample| sample.excess > EXCESS_MAX);
@@ -146,6 +151,12 @@ impl Governor {
             self.slow_down(excess.max(EXCESS_MAX));
         }
         at_once
+    }
+
+    /// A receiver that says something for the first time has counted none of the datagrams that
+    /// had been `sent` to the group by then.
+    pub(super) fn on_heard(&mut self, now: Instant, id: ReceiverId, sent: u64) {
+        self.floors.entry(id).or_insert_with(|| Floor::new(now, sent));
     }
 
     /// A receiver said something, be it only that it hears nothing of the group.
@@ -359,8 +370,6 @@ const TOLD_WITHIN_MILLIS: u64 = 25;
 const DATAGRAM_OCTETS: u64 = 1_518;
 /// Fewer say nothing about a loss of a few percent.
 const DATAGRAMS_JUDGED_MIN: u64 = 300;
-/// Reports speak of the last few thousand datagrams, however long the rate has been the same.
-const DATAGRAMS_PER_REPORT: u64 = 4_096;
 /// Loss above the floor that is no congestion yet.
 const EXCESS_MAX: f64 = 0.005;
 /// After slowing down the queues need so long to drain.
@@ -425,6 +434,7 @@ mod tests {
 
         fn report(&mut self, id: u32, keeping: Keeping, active: u32) -> bool {
             let (now, sent) = (self.now, self.sent);
+            self.governor.on_heard(now, ReceiverId(id), sent);
             self.governor.on_report(now, ReceiverId(id), keeping, Some(sent), active)
         }
 
@@ -483,6 +493,41 @@ mod tests {
             trial.sent += 10_000;
             assert!(!trial.report(2, keeping, 8), "it takes a while until that shows");
         }
+    }
+
+    #[test]
+    fn a_host_with_long_queues_counts_however_late_it_hears_of_the_rate() {
+        let mut trial = Trial::new(GIGABIT, GIGABIT);
+        trial.run(3, |_| 0.0);
+        let (now, long_ago) = (trial.now, Some(0));
+        let behind = Keeping { limit: Some(GIGABIT / 8 * 7 / 10), ..KEEPS_UP };
+        assert!(trial.governor.on_report(now, ReceiverId(1), behind, long_ago, 8));
+        let rate = trial.governor.rate();
+        assert!((GIGABIT / 2..GIGABIT * 7 / 10).contains(&rate), "{rate}");
+        let loses = Keeping { socket_loss: 0.3, ..KEEPS_UP };
+        trial.run(5, |_| 0.0);
+        assert!(!trial.governor.on_report(now, ReceiverId(1), loses, long_ago, 8), "at what rate?");
+    }
+
+    #[test]
+    fn whoever_joins_late_has_not_proved_that_nothing_is_lost() {
+        let mut trial = Trial::new(GIGABIT, GIGABIT);
+        trial.run(10, |_| 0.02);
+        assert!(!trial.report(9, KEEPS_UP, 5), "it has heard nothing yet");
+        for _ in 0..20 {
+            trial.period(&[(0, 0.02), (1, 0.02), (9, 0.02)]);
+        }
+        assert_eq!(trial.governor.rate(), GIGABIT);
+    }
+
+    #[test]
+    fn while_sockets_drop_nobody_proves_that_the_network_loses_nothing() {
+        let mut trial = Trial::new(GIGABIT, GIGABIT);
+        trial.run(3, |_| 0.05);
+        trial.sent += 10_000;
+        trial.report(1, Keeping { socket_loss: 0.06, ..KEEPS_UP }, 4);
+        trial.run(100, |_| 0.05);
+        assert!(trial.governor.rate() > GIGABIT * 9 / 10, "{}", trial.governor.rate());
     }
 
     #[test]

@@ -73,6 +73,8 @@ impl Session {
         };
         let sent_by_then = self.syncs.sent_by(need.echo_micros);
         let active = self.roster.active_count();
+        let sent = sent_by_then.unwrap_or(self.group_datagrams);
+        self.governor.on_heard(now, need.receiver, sent);
         if self.governor.on_report(now, need.receiver, keeping, sent_by_then, active) {
             self.pacer.set_rate(self.governor.rate());
             self.sync_soon();

@@ -1,5 +1,7 @@
-//! A receiver: its session, what it holds, and models of its decoder threads and its disk.
+//! A receiver: its session, what it holds, and models of its sockets, its decoder threads
+//! and its disk.
 
+mod intake;
 mod work;
 
 use std::{collections::BTreeMap, net::SocketAddr, rc::Rc, time::Duration};
@@ -9,16 +11,24 @@ use imgcast_common::{
     prng::Prng,
     wire::{Data, DataHead, Header, Message},
 };
-use imgcast_receiver::session::{
-    Event, Notice, Offer, Outcome, Session, SessionConfig, Transmit, Verdict, Via, Wanted,
+use imgcast_receiver::{
+    image::DrainRate,
+    session::{
+        Event, Notice, Offer, Outcome, Session, SessionConfig, Transmit, Verdict, Via, Wanted,
+    },
 };
+
+use intake::Intake;
+
+pub(crate) use intake::{Arrival, Socket, What, run_arrival};
 
 use crate::{
     attach::{Alarm, Outgoing, Surroundings, receiver_address},
     checker::NeedBudget,
-    config::{PlantedBug, ReceiverConfig},
+    config::ReceiverConfig,
     image::Image,
-    queue::{Happening, SymbolRun, Task},
+    planted::PlantedBug,
+    queue::{Happening, Task},
     store::Store,
 };
 
@@ -45,6 +55,14 @@ pub(crate) struct ReceiverNode {
     writing: u32,
     writes: u32,
     disk_free_at: Duration,
+    /// What the disk has proved to take.
+    drain: DrainRate,
+    stored: u32,
+    drain_told_at: Duration,
+    /// Where not everything is got through at once.
+    intake: Option<Intake>,
+    /// Datagrams that its sockets had no room for, and when.
+    pub(crate) drops: Vec<(Duration, u64)>,
     joins_sent: u32,
     need_budget: NeedBudget,
     pub(crate) welcomed: bool,
@@ -104,6 +122,11 @@ impl ReceiverNode {
             writing: 0,
             writes: 0,
             disk_free_at: Duration::ZERO,
+            drain: DrainRate::default(),
+            stored: 0,
+            drain_told_at: Duration::ZERO,
+            intake: config.intake.map(|intake| Intake::new(around, intake)),
+            drops: Vec::new(),
             joins_sent: 0,
             need_budget: NeedBudget::default(),
             welcomed: false,
@@ -157,6 +180,18 @@ impl ReceiverNode {
         header: &Header,
         message: &Message<'_>,
     ) {
+        self.take(around, via, from, header, message);
+        self.drain(around);
+    }
+
+    fn take(
+        &mut self,
+        around: &mut Surroundings,
+        via: Via,
+        from: SocketAddr,
+        header: &Header,
+        message: &Message<'_>,
+    ) {
         let mut header = *header;
         if let Message::Data(data) = message {
             if let Some(own) = self.session_id().filter(|_| around.has(SESSION_CHECK_SKIPPED)) {
@@ -168,28 +203,6 @@ impl ReceiverNode {
             self.heard_end |= own && matches!(message, Message::End(_) | Message::Abort(_));
             self.session.handle_message(around.instant(), via, from, &header, message);
         }
-        self.drain(around);
-    }
-
-    /// A run of symbols without octets arrives; `loses` draws the loss of each.
-    pub(crate) fn deliver_run(
-        &mut self,
-        around: &mut Surroundings,
-        via: Via,
-        run: &SymbolRun,
-        session: SessionId,
-        mut loses: impl FnMut() -> bool,
-    ) {
-        let empty = vec![0; self.store.as_ref().map_or(0, |it| it.layout.symbol_size().into())];
-        for position in 0..run.burst.count {
-            let lost = loses() || run.lost.get(position as usize).copied().unwrap_or(false);
-            if !lost && let Some(head) = run.burst.head(position) {
-                let counter = run.first_counter + u64::from(position);
-                let header = Header { session, stream: run.burst.block.stream, counter };
-                self.take_symbol(around, via, &header, &Data { head, symbol: &empty });
-            }
-        }
-        self.drain(around);
     }
 
     fn take_symbol(
@@ -220,6 +233,8 @@ impl ReceiverNode {
         }
         let now = around.instant();
         match task {
+            Task::Read(socket) => return self.on_read(around, socket),
+            Task::WorkedOff => self.on_worked_off(around),
             Task::Joined => self.session.handle_joined(now),
             Task::Judged { block, judged, cut } => self.on_judged(around, block, judged, cut),
             Task::Stored { block, bytes } => {
@@ -231,6 +246,7 @@ impl ReceiverNode {
                 }
                 self.writing -= 1;
                 self.session.handle_stored(now, block);
+                self.tell_drain(around);
             }
             Task::WriteFailed => {
                 let text = "cannot write to the target: no space left on device";

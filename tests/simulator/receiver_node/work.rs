@@ -11,7 +11,8 @@ use imgcast_receiver::session::Checked;
 use super::ReceiverNode;
 use crate::{
     attach::Surroundings,
-    config::{Fidelity, PlantedBug},
+    config::Fidelity,
+    planted::PlantedBug,
     queue::{Happening, Task},
     store::Judged,
 };
@@ -133,7 +134,10 @@ impl ReceiverNode {
             begins = stall.until;
         }
         let nanos = octets * 1_000_000_000 / disk.bytes_per_second.max(1);
+        let idle_until = self.disk_free_at.max(around.now);
         self.disk_free_at = begins + Duration::from_nanos(nanos);
+        // A wait for the disk is the disk's time, too.
+        self.drain.note(octets, self.disk_free_at - idle_until);
         let fails = disk.fails_at_write == Some(self.writes);
         self.writes += 1;
         let wait = self.disk_free_at - around.now;
@@ -147,6 +151,15 @@ impl ReceiverNode {
                 self.session.handle_stored(around.instant(), block);
             }
             self.task_after(around, wait, Task::Stored { block, bytes });
+        }
+    }
+
+    /// Tells the session what the disk takes, as often as the driver does.
+    pub(super) fn tell_drain(&mut self, around: &Surroundings) {
+        self.stored += 1;
+        if self.stored >= KNOWN_BLOCKS_MIN && around.now >= self.drain_told_at + DRAIN_TOLD_EVERY {
+            self.drain_told_at = around.now;
+            self.session.handle_drain(self.drain.kilobytes_per_second());
         }
     }
 
@@ -183,5 +196,8 @@ impl ReceiverNode {
     }
 }
 
+/// The first blocks say nothing about the thousandth.
+const KNOWN_BLOCKS_MIN: u32 = 16;
+const DRAIN_TOLD_EVERY: Duration = Duration::from_millis(200);
 /// A decode or a hash takes some hundred microseconds, and waits for others.
 const THINKING_MICROS_MAX: u64 = 2_000;

@@ -9,15 +9,15 @@ use imgcast_sender::session::Destination;
 use super::World;
 use crate::{
     attach::Outgoing,
-    network::Copy,
+    network::{Copy, DATA_OCTETS},
     queue::{Happening, SymbolRun},
-    receiver_node::ReceiverNode,
+    receiver_node::{Arrival, ReceiverNode, What, run_arrival},
 };
 
 impl World {
     pub(super) fn deliver(
         &mut self,
-        datagram: &[u8],
+        datagram: &Rc<[u8]>,
         from: SocketAddr,
         via: Via,
         to: &[u32],
@@ -33,7 +33,14 @@ impl World {
                 });
                 for number in to {
                     let node = &mut self.receivers[*number as usize];
-                    if node.is_up() {
+                    if !node.is_up() {
+                        continue;
+                    }
+                    if let Some(socket) = node.socket(via) {
+                        let what = What::Datagram { datagram: Rc::clone(datagram), from };
+                        let arrival = Arrival { what, datagrams: 1, octets: datagram.len() };
+                        node.arrive(around, socket, arrival);
+                    } else {
                         node.deliver(around, via, from, &header, &message);
                     }
                 }
@@ -43,13 +50,21 @@ impl World {
         }
     }
 
-    pub(super) fn deliver_run(&mut self, run: &SymbolRun, via: Via, to: &[u32]) {
-        let (session, now) = (self.senders[run.sender].id, self.around.now);
+    pub(super) fn deliver_run(&mut self, run: &Rc<SymbolRun>, via: Via, to: &[u32]) {
+        let (sender, now) = (&self.senders[run.sender], self.around.now);
+        let (session, symbol_octets) = (sender.id, sender.image.layout.symbol_size().into());
         for number in to {
             let node = &mut self.receivers[*number as usize];
             if node.is_up() {
                 let link = &mut self.network.hosts[node.host].down;
-                node.deliver_run(&mut self.around, via, run, session, || link.loses(now));
+                let is_lost = |position: usize| link.loses(now) || run.loses(position);
+                if let Some(socket) = node.socket(via) {
+                    let lost = (0..run.burst.count as usize).map(is_lost).collect();
+                    let arrival = run_arrival(run, session, symbol_octets, lost);
+                    node.arrive(&mut self.around, socket, arrival);
+                } else {
+                    node.deliver_run(&mut self.around, via, run, session, is_lost);
+                }
             }
         }
     }
@@ -187,6 +202,3 @@ fn via(to: Destination) -> (Via, bool) {
         Destination::Unicast(_) => (Via::Unicast, false),
     }
 }
-
-/// Octets of DATA that are not symbol.
-const DATA_OCTETS: usize = 44;

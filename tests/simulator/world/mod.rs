@@ -132,6 +132,11 @@ impl World {
                 self.senders[sender].burst(around, burst, &turn);
                 self.note_progress(sender);
             }
+            Happening::Pump(sender) => self.senders[sender].pump(around),
+            Happening::Left { sender, cargo } => {
+                self.senders[sender].left(around, cargo);
+                self.note_progress(sender);
+            }
             Happening::TurnReady { sender, turn } => self.senders[sender].turn_ready(around, turn),
             Happening::Task { receiver, task } => {
                 self.receivers[receiver].finish_task(around, task);
@@ -257,6 +262,8 @@ impl World {
             reports: counts.reports,
             syncs: counts.syncs,
             blocks: layout.blocks(),
+            rates: self.senders.first().map(|it| it.rates.clone()).unwrap_or_default(),
+            drops: self.receivers.iter().map(|it| it.drops.clone()).collect(),
             happenings: self.happenings,
             trace_hash: self.around.trace.hash,
             violations: self.around.checker.violations,
@@ -269,12 +276,13 @@ impl World {
         let config = &self.config;
         let mut rate = config.uplink_bits_per_second;
         for sender in &config.senders {
-            rate = rate.min(sender.rate_max);
+            rate = rate.min(sender.link_bits_per_second.unwrap_or(u64::MAX)).min(sender.rate_max);
         }
         let mut deaf = 0;
         for receiver in &config.receivers {
             rate = rate.min(receiver.down.bits_per_second.unwrap_or(u64::MAX));
-            rate = rate.min(receiver.disk.bytes_per_second.saturating_mul(8));
+            let intake = receiver.intake.map_or(u64::MAX, |it| it.bytes_per_second);
+            rate = rate.min(intake.min(receiver.disk.bytes_per_second).saturating_mul(8));
             deaf += u32::from(!receiver.down.multicast_cuts.is_empty());
         }
         let octets: u64 = config.images.iter().map(|image| image.bytes).sum();

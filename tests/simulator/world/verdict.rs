@@ -110,7 +110,11 @@ impl World {
         // A sender that hears needs and is not heard itself answers until they cease; one that is
         // too fast for a link until it knows.
         let in_vain = if self.config.has_one_way_cut() { self.symbols_in(UNHEARD_MAX) } else { 0 };
-        let slow = self.config.receivers.iter().any(|it| it.down.bits_per_second.is_some());
+        let slow = self
+            .config
+            .receivers
+            .iter()
+            .any(|it| it.down.bits_per_second.is_some() || it.intake.is_some());
         let factor = if slow { 2 * GROUP_SYMBOLS_FACTOR } else { GROUP_SYMBOLS_FACTOR };
         let allowed = sources * joins_apart * factor + GROUP_SYMBOLS_MORE + in_vain;
         if group > allowed {
@@ -135,7 +139,10 @@ impl World {
                 && link.bits_per_second.is_none()
         };
         let sender = self.senders.iter().find(|it| Some(it.id) == node.session_id());
-        good(&config.up) && good(&config.down) && sender.is_some_and(|it| !it.crashed)
+        config.intake.is_none()
+            && good(&config.up)
+            && good(&config.down)
+            && sender.is_some_and(|it| !it.crashed)
     }
 
     /// Whether this failure was to be expected.

@@ -1,22 +1,29 @@
 //! A sender: its session, a model of the threads that prepare its turns, and its counters.
 
+mod pump;
+
 use std::{collections::BTreeMap, net::SocketAddr, rc::Rc, time::Duration};
 
 use imgcast_common::{
     fec::repair_symbols,
     id::{BlockId, EncodingSymbolId, ReceiverId, SessionId, Stream},
     prng::Prng,
-    wire::{DataHead, Done, End, Header, Message, Name, Need, UNICAST, WHOLE, data_trailer},
+    wire::{DataHead, End, Header, Message, Name, UNICAST, data_trailer},
 };
 use imgcast_sender::session::{
     Burst, Destination, Event, Outcome, Session, SessionConfig, Transmit, TurnId,
 };
 
+use pump::Pump;
+
+pub(crate) use pump::Cargo;
+
 use crate::{
     attach::{Alarm, Outgoing, Surroundings, group_address, sender_address},
-    config::{Fidelity, PlantedBug, SenderConfig},
+    config::{Fidelity, SenderConfig},
     image::{Image, shape},
     network::FRAMING_OCTETS,
+    planted::{PlantedBug, mutilated, nearly_done},
     queue::{Happening, SymbolRun},
     receiver_node::is_source,
 };
@@ -37,6 +44,10 @@ pub(crate) struct SenderNode {
     group_counter: u64,
     unicast_counter: u64,
     turns: BTreeMap<TurnId, Rc<TurnData>>,
+    /// In front of a link that takes only so much.
+    pump: Option<Pump>,
+    /// What the rate has been, and since when.
+    pub(crate) rates: Vec<(Duration, u64)>,
     /// Symbols of the image that were sent to the group.
     pub(crate) image_symbols: u64,
     /// What its roster claims about receivers, to be looked into.
@@ -102,6 +113,8 @@ impl SenderNode {
             group_counter: 0,
             unicast_counter: 0,
             turns: BTreeMap::new(),
+            pump: config.link_bits_per_second.map(Pump::new),
+            rates: Vec::new(),
             image_symbols: 0,
             claims: Vec::new(),
             early_end: false,
@@ -168,7 +181,9 @@ impl SenderNode {
         let mut again = true;
         while again {
             again = false;
-            while let Some(transmit) = self.session.poll_transmit(around.instant()) {
+            while self.has_room()
+                && let Some(transmit) = self.session.poll_transmit(around.instant())
+            {
                 self.transmit(around, transmit);
             }
             while let Some(event) = self.session.poll_event() {
@@ -177,9 +192,17 @@ impl SenderNode {
             }
         }
         self.end_too_early(around);
+        self.note_rate(around.now);
         if self.is_up() {
-            let deadline = self.session.poll_timeout();
+            let deadline = self.asked_again_at(around);
             self.alarm.set(around, Some(deadline), Happening::WakeSender(self.number));
+        }
+    }
+
+    fn note_rate(&mut self, now: Duration) {
+        let rate = self.session.rate();
+        if self.rates.last().is_none_or(|(_, last)| *last != rate) {
+            self.rates.push((now, rate));
         }
     }
 
@@ -229,6 +252,7 @@ impl SenderNode {
 
     fn transmit(&mut self, around: &mut Surroundings, transmit: Transmit) {
         match transmit {
+            _ if self.pump.is_some() => self.hand_over(around, transmit),
             Transmit::Burst(burst) => {
                 let Some(turn) = self.turns.get(&burst.turn) else {
                     return around.safety(format!("{burst:?} of a turn that is over"));
@@ -363,33 +387,6 @@ impl SenderNode {
             self.send(around, Destination::Group, Stream::Image, &end, 0);
         }
     }
-}
-
-/// A NEED as a sender with a planted bug sees it.
-fn mutilated(around: &Surroundings, need: &Need) -> Need {
-    let mut need = need.clone();
-    if around.has(PlantedBug::DeficitsIgnored) {
-        need.needs.retain(|range| range.symbols == WHOLE);
-    }
-    if around.has(PlantedBug::WholeNeedsIgnored) {
-        need.needs.retain(|range| range.symbols != WHOLE);
-    }
-    need
-}
-
-/// What a sender with a planted bug makes of a receiver that has half of the image.
-fn nearly_done(around: &Surroundings, need: &Need, image: &Image) -> Option<Done> {
-    let much = need.done_blocks >= image.layout.blocks().div_ceil(2);
-    (around.has(PlantedBug::DoneTooEarly) && much).then(|| Done {
-        receiver: need.receiver,
-        succeeded: true,
-        image: image.id,
-        bytes_written: image.layout.bytes(),
-        seconds: 0,
-        refetched_blocks: 0,
-        error_code: 0,
-        text: String::new(),
-    })
 }
 
 /// A sender that nobody joins gives up.
