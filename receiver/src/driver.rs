@@ -191,17 +191,19 @@ impl<'a> Driver<'a> {
         }
     }
 
-    /// Returns how many octets it was.
+    /// Returns how many octets of symbols it was.
     fn read(&mut self, via: Via, batch: &Batch) -> usize {
         let (now, mut octets) = (now(), 0);
         for (from, datagram) in batch.datagrams() {
-            octets += datagram.len();
             if self.drops.chance(self.config.drop_parts_per_million) {
                 continue;
             }
             self.heard.group_datagrams += u64::from(via == Via::Group);
             match Message::parse(datagram, Role::Receiver) {
-                Ok((header, Message::Data(data))) => self.keep(now, via, &header, &data),
+                Ok((header, Message::Data(data))) => {
+                    octets += data.symbol.len();
+                    self.keep(now, via, &header, &data);
+                }
                 Ok((header, message)) => {
                     let announced = matches!(message, Message::Announce(_));
                     self.heard.announcements += u64::from(announced);

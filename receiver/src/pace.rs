@@ -51,20 +51,20 @@ impl Pace {
 }
 
 /// Longer than a host looks away, shorter than its buffers last.
-const WINDOW: Duration = Duration::from_millis(50);
+const WINDOW: Duration = Duration::from_millis(20);
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// Ten batches of 1 MB, 10 ms apart, each 5 ms of work.
+    /// Ten batches of 400 kB, 4 ms apart, each 2 ms of work.
     fn judge(crowded: impl Fn(u32) -> bool) -> Vec<Option<u32>> {
         #[expect(clippy::disallowed_methods, reason = "a base for virtual time")]
         let start = Instant::now();
         let mut pace = Pace::new(start);
         let note = |number: u32| {
-            let now = start + number * Duration::from_millis(10);
-            pace.note(now - Duration::from_millis(5), now, 1_000_000, crowded(number))
+            let now = start + number * Duration::from_millis(4);
+            pace.note(now - Duration::from_millis(2), now, 400_000, crowded(number))
         };
         (1..=10).filter_map(note).collect()
     }

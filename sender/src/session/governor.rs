@@ -144,11 +144,11 @@ impl Governor {
         self.samples.insert(id, Sample { loss, excess, is_host, at: now });
         let too_much = self.samples.values().filter(|sample| sample.excess > EXCESS_MAX);
         let (too_much, active) = (too_much.count() as u64, u64::from(active));
-        let is_free = self.rest_periods == 0 && !self.probe.is_running();
-        let at_once = too_much * 20 > active && is_free;
+        let excess = self.quantile(|sample| sample.excess).unwrap_or(excess).max(EXCESS_MAX);
+        let is_rested = self.rest_periods == 0 || excess > EXCESS_GROSS;
+        let at_once = too_much * 20 > active && is_rested && !self.probe.is_running();
         if at_once {
-            let excess = self.quantile(|sample| sample.excess).unwrap_or(excess);
-            self.slow_down(excess.max(EXCESS_MAX));
+            self.slow_down(excess);
         }
         at_once
     }
@@ -285,7 +285,7 @@ impl Governor {
             let step = match self.limit {
                 _ if self.starting => self.rate,
                 Limit::Local => self.rate / STEPS_LOCAL,
-                Limit::Hosts => (self.capacity / STEPS_HOSTS) << self.steps.min(STEPS_DOUBLED_MAX),
+                Limit::Hosts => (self.capacity / STEPS_HOSTS) << self.steps.min(4),
                 Limit::Network => self.capacity / STEPS,
             };
             self.steps += 1;
@@ -372,6 +372,8 @@ const DATAGRAM_OCTETS: u64 = 1_518;
 const DATAGRAMS_JUDGED_MIN: u64 = 300;
 /// Loss above the floor that is no congestion yet.
 const EXCESS_MAX: f64 = 0.005;
+/// So much is no rest of what queues held: the step down was too small.
+const EXCESS_GROSS: f64 = 0.1;
 /// After slowing down the queues need so long to drain.
 const REST_PERIODS: u32 = 2;
 /// However much of the first bursts was lost, so much of the rate remains.
@@ -392,7 +394,6 @@ const STEPS: u64 = 64;
 /// Receivers that cannot keep up share their limit with nobody. The first step is cautious; each
 /// that follows is twice the one before, for what held them up may have been a moment's.
 const STEPS_HOSTS: u64 = 16;
-const STEPS_DOUBLED_MAX: u32 = 4;
 /// The sender's own link says without loss that the rate is too high: it may be tried sooner.
 const STEPS_LOCAL: u64 = 4;
 
@@ -490,8 +491,11 @@ mod tests {
             assert!(trial.report(1, keeping, 8), "{keeping:?}");
             let rate = trial.governor.rate();
             assert!((GIGABIT / 2..GIGABIT * 7 / 10).contains(&rate), "{keeping:?}: {rate}");
+            trial.period(&[]);
+            let drops = |socket_loss| Keeping { socket_loss, ..KEEPS_UP };
             trial.sent += 10_000;
-            assert!(!trial.report(2, keeping, 8), "it takes a while until that shows");
+            assert!(!trial.report(2, drops(0.05), 8), "it takes a while until that shows");
+            assert!(trial.report(2, drops(0.3), 8), "by far too small a step");
         }
     }
 

@@ -62,6 +62,7 @@ impl Pacer {
     /// Symbols for one burst out of datagrams of so many octets on the wire.
     pub(super) fn burst(&self, datagram_octets: u64) -> u32 {
         let octets = self.rate_bits_per_second / 8 * BURST_MILLIS_MAX / 1000;
+        let octets = octets.min(BURST_OCTETS_MAX);
         let symbols = (octets / datagram_octets.max(1)).clamp(1, u64::from(BURST_SYMBOLS_MAX));
         u32::try_from(symbols).unwrap_or(1)
     }
@@ -169,6 +170,8 @@ const DEBT_SHARE: u32 = 8;
 const BURST_MILLIS_MAX: u64 = 5;
 /// One datagram with segmentation offload carries 44 symbols of 1,408 octets.
 pub const BURST_SYMBOLS_MAX: u32 = 44;
+/// So much they take on the wire: a burst of jumbo frames shall not fill a switch port either.
+const BURST_OCTETS_MAX: u64 = 44 * 1518;
 /// Those who cannot hear the group must not slow it.
 const UNICAST_PERCENT: u64 = 8;
 /// A burst's worth, so that credit is not saved up.
