@@ -126,7 +126,8 @@ impl Pump {
     fn push(&self, item: Item) {
         self.waiting_octets.fetch_add(item.octets(), Ordering::Relaxed);
         if let Some(queue) = &self.queue {
-            // A thread that is gone has said why through `failed`.
+            // What is ahead of the network is bounded by `has_room`, messages by their schedule. A
+            // thread that is gone has said why through `failed`.
             let _ = queue.send(item);
         }
     }

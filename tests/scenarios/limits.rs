@@ -117,6 +117,23 @@ fn loss_in_the_network_stays_known_while_sockets_drop() {
     }
 }
 
+#[test]
+fn of_a_large_group_a_few_slow_hosts_are_slow_alone_and_one_in_ten_slow_it() {
+    for (slow, receivers, slows) in [(1, 64, false), (3, 100, false), (10, 100, true)] {
+        let hosts = Hosts { slow, receivers, ..LARGE };
+        let report = run(hosts.world(1, 0));
+        report.assert_all_done();
+        tell(&format!("{slow} of {receivers}"), &report, hosts.gets_through());
+        // By then the wire has carried half of the image.
+        let half = report.started_at + Duration::from_secs(IMAGE_SECONDS / 8);
+        let before = report.rates.iter().take_while(|(at, _)| *at <= half);
+        let rate = before.last().map_or(0, |(_, rate)| *rate);
+        let wire = hosts.wire_megabits * MEGABIT;
+        assert_eq!(rate < wire / 2, slows, "{slow} of {receivers}: {rate} of {wire}");
+        assert!(slows || rate > wire * 8 / 10, "{slow} of {receivers}: {rate} of {wire}");
+    }
+}
+
 /// Some hosts of a group that get through a quarter of the wire.
 #[derive(Clone, Copy, Debug)]
 struct Hosts {
@@ -281,3 +298,11 @@ const HOSTS: [Hosts; 5] = [
         drops_at_first: true,
     },
 ];
+/// Slow ones of a group that is larger than a rate is made for.
+const LARGE: Hosts = Hosts {
+    slow: 1,
+    receivers: 64,
+    wire_megabits: 200,
+    buffer_bytes: 4 << 20,
+    drops_at_first: true,
+};

@@ -66,12 +66,6 @@ impl Received {
         self.present.is_full()
     }
 
-    /// Octets of memory it holds.
-    #[must_use]
-    pub const fn memory_octets(&self) -> usize {
-        self.block.capacity() + self.repairs.capacity()
-    }
-
     /// Takes a symbol in.
     pub fn insert(&mut self, esi: EncodingSymbolId, symbol: &[u8]) -> Insertion {
         if symbol.len() != self.shape.symbol_size() {
@@ -140,7 +134,7 @@ impl Received {
         let kernel = Kernel::best();
         let missing = shape.source_symbols - self.present.count();
         if missing <= Worthwhile::with(kernel).decoded
-            && let Some(generator) = Generator::of(&shape)?
+            && let Some(generator) = Generator::of(&shape)
         {
             return self.complete_by_rows(kernel, &generator);
         }

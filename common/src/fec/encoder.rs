@@ -35,7 +35,7 @@ pub fn repair_symbols(
     }
     let kernel = Kernel::best();
     if count <= Worthwhile::with(kernel).encoded
-        && let Some(generator) = Generator::of(shape)?
+        && let Some(generator) = Generator::of(shape)
     {
         return Ok(by_rows(kernel, shape, stored, &generator.rows(first, count)?));
     }

@@ -21,21 +21,18 @@ pub(super) struct Generator {
 
 impl Generator {
     /// The one for blocks of this shape; made on the first call, which takes about as long as a
-    /// block of K² octets takes to encode. `None` if K is too large to have one.
-    ///
-    /// # Errors
-    /// [`FecError::Panicked`] if the library fails.
-    pub(super) fn of(shape: &BlockShape) -> Result<Option<Arc<Self>>, FecError> {
+    /// block of K² octets takes to encode. `None` if K is too large to have one, or the library
+    /// could not make it: each block then is the library's.
+    pub(super) fn of(shape: &BlockShape) -> Option<Arc<Self>> {
         if shape.padded_symbols > PADDED_SYMBOLS_MAX {
-            return Ok(None);
+            return None;
         }
         static GENERATORS: Mutex<Generators> = Mutex::new(Generators(Vec::new()));
         // Nothing that is done with it panics halfway.
         let mut generators = GENERATORS.lock().unwrap_or_else(PoisonError::into_inner);
         let slot = generators.slot(shape.padded_symbols);
         drop(generators);
-        let made = slot.get_or_init(|| Self::make(shape).map(Arc::new));
-        made.clone().map(Some)
+        slot.get_or_init(|| Self::make(shape).ok().map(Arc::new)).clone()
     }
 
     fn make(shape: &BlockShape) -> Result<Self, FecError> {
@@ -98,7 +95,7 @@ impl Worthwhile {
 struct Generators(Vec<(u32, Slot)>);
 
 /// Where a generator is or will be.
-type Slot = Arc<OnceLock<Result<Arc<Generator>, FecError>>>;
+type Slot = Arc<OnceLock<Option<Arc<Generator>>>>;
 
 impl Generators {
     /// The place of the generator of a K. It is made outside of here: whoever wants that of
@@ -177,8 +174,8 @@ mod tests {
     #[test]
     fn only_blocks_of_few_symbols_have_a_generator() {
         let shape = |symbols| BlockShape::new(symbols * 64, 64).unwrap();
-        assert!(Generator::of(&shape(PADDED_SYMBOLS_MAX)).unwrap().is_none(), "K is 2070");
-        let generator = Generator::of(&shape(100)).unwrap().unwrap();
+        assert!(Generator::of(&shape(PADDED_SYMBOLS_MAX)).is_none(), "K is 2070");
+        let generator = Generator::of(&shape(100)).unwrap();
         let first = EncodingSymbolId::new(101).unwrap();
         let rows = generator.rows(first, 3).unwrap();
         assert_eq!(rows.iter().map(Vec::len).collect::<Vec<_>>(), [101; 3]);

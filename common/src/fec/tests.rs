@@ -300,7 +300,7 @@ fn rows_and_library_agree_on_which_symbols_do_not_suffice() {
     let mut prng = Prng::new(10);
     let shape = BlockShape::new(640, 64).unwrap();
     let stored = random_block(&mut prng, 640);
-    let generator = Generator::of(&shape).unwrap().unwrap();
+    let generator = Generator::of(&shape).unwrap();
     let mut failed = 0;
     for _ in 0..1000 {
         let lost: Vec<u32> = (0..10).filter(|_| prng.chance(500_000)).collect();
@@ -360,7 +360,7 @@ proptest! {
         let first = u64::from(end - start) * u64::from(position) / 1_000_000;
         let first = esi(start + u32::try_from(first).unwrap());
         let expected = encoder::by_library(&shape, &stored, first, count).unwrap();
-        let rows = Generator::of(&shape).unwrap().unwrap().rows(first, count).unwrap();
+        let rows = Generator::of(&shape).unwrap().rows(first, count).unwrap();
         for kernel in Kernel::available() {
             let found = encoder::by_rows(kernel, &shape, &stored, &rows);
             prop_assert!(found == expected, "{kernel:?}");
@@ -386,7 +386,7 @@ proptest! {
         }
         let mut received = received_without(shape, &stored, &lost);
         insert_repairs(&mut received, &stored, first, missing + surplus);
-        let generator = Generator::of(&shape).unwrap().unwrap();
+        let generator = Generator::of(&shape).unwrap();
         let by_library = received.clone().complete_by_library();
         for kernel in Kernel::available() {
             let mut received = received.clone();

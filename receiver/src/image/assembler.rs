@@ -1,6 +1,6 @@
 //! The incomplete blocks: symbols land in their place as they arrive.
 //!
-//! It holds memory and counts it. Which block may take some, and which one is given up when there
+//! It holds memory. Which block may take some, and which one is given up when there
 //! is none left, is the session's decision.
 
 use std::collections::BTreeMap;
@@ -14,14 +14,13 @@ pub struct Assembler {
     blocks: BTreeMap<BlockId, Received>,
     spare: Vec<Vec<u8>>,
     spare_max: usize,
-    octets: usize,
 }
 
 impl Assembler {
     /// No block yet. Up to `spare_max` buffers of blocks that are gone are kept for new ones.
     #[must_use]
     pub const fn new(spare_max: usize) -> Self {
-        Self { blocks: BTreeMap::new(), spare: Vec::new(), spare_max, octets: 0 }
+        Self { blocks: BTreeMap::new(), spare: Vec::new(), spare_max }
     }
 
     /// Has memory ready for blocks of so many octets, touched already: the kernel clears each page
@@ -49,10 +48,7 @@ impl Assembler {
             if received.shape() != shape {
                 return Insertion::Malformed;
             }
-            let before = received.memory_octets();
-            let insertion = received.insert(esi, symbol);
-            self.octets = self.octets - before + received.memory_octets();
-            return insertion;
+            return received.insert(esi, symbol);
         }
         let buffer = self.spare.pop().unwrap_or_default();
         let mut received = Received::new(*shape, buffer);
@@ -73,9 +69,7 @@ impl Assembler {
 
     /// Hands a block over, to be decoded.
     pub fn take(&mut self, block: BlockId) -> Option<Received> {
-        let received = self.blocks.remove(&block)?;
-        self.octets -= received.memory_octets();
-        Some(received)
+        self.blocks.remove(&block)
     }
 
     /// Takes a block back that could not be decoded. Symbols that arrived meanwhile are dropped
@@ -86,7 +80,6 @@ impl Assembler {
             Some(newer) if newer.known() > received.known() => (newer, Some(received)),
             other => (received, other),
         };
-        self.octets += kept.memory_octets();
         self.blocks.insert(block, kept);
         if let Some(dropped) = dropped {
             self.recycle(dropped.into_buffer());
@@ -115,12 +108,6 @@ impl Assembler {
     #[must_use]
     pub fn blocks(&self) -> usize {
         self.blocks.len()
-    }
-
-    /// Octets of memory that the incomplete blocks hold.
-    #[must_use]
-    pub const fn memory_octets(&self) -> usize {
-        self.octets
     }
 }
 
@@ -163,7 +150,7 @@ mod tests {
         let mut assembler = Assembler::new(4);
         let block = BlockId::image(0);
         assert_eq!(assembler.insert(block, &shape(), esi(0), &[0; 63]), Insertion::Malformed);
-        assert_eq!((assembler.blocks(), assembler.memory_octets()), (0, 0));
+        assert_eq!(assembler.blocks(), 0);
         assert_eq!(assembler.insert(block, &shape(), esi(0), &[0; 64]), Insertion::New);
         let other = BlockShape::new(576, 64).unwrap();
         assert_eq!(assembler.insert(block, &other, esi(1), &[0; 64]), Insertion::Malformed);
@@ -171,23 +158,18 @@ mod tests {
     }
 
     #[test]
-    fn memory_is_counted_and_used_again() {
+    fn memory_is_used_again() {
         let mut assembler = Assembler::new(1);
         for number in 0..3 {
             let block = BlockId::image(number);
             assembler.insert(block, &shape(), esi(0), &[0; 64]);
             assembler.insert(block, &shape(), esi(1000), &[0; 64]);
         }
-        let held: usize = (0..3)
-            .map(|number| assembler.received(BlockId::image(number)).unwrap().memory_octets())
-            .sum();
-        assert!(held >= 3 * (640 + 64));
-        assert_eq!(assembler.memory_octets(), held);
         for number in 0..3 {
             assert!(assembler.forget(BlockId::image(number)));
             assert!(!assembler.forget(BlockId::image(number)));
         }
-        assert_eq!((assembler.blocks(), assembler.memory_octets()), (0, 0));
+        assert_eq!(assembler.blocks(), 0);
         assert_eq!(assembler.spare.len(), 1, "spare memory has its limit too");
         assembler.insert(BlockId::image(9), &shape(), esi(0), &[0; 64]);
         assert_eq!(assembler.spare.len(), 0);
@@ -221,10 +203,6 @@ mod tests {
             fill(&mut assembler, meanwhile);
             assembler.put_back(block, received);
             assert_eq!(assembler.received(block).map(Received::known), Some(kept));
-            assert_eq!(
-                assembler.memory_octets(),
-                assembler.received(block).unwrap().memory_octets()
-            );
         }
     }
 }

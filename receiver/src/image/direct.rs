@@ -136,8 +136,8 @@ mod tests {
     }
 
     #[test]
-    fn a_device_that_refuses_is_left_to_the_page_cache() {
-        let test = "a_device_that_refuses_is_left_to_the_page_cache";
+    fn after_a_refusal_the_page_cache_does_it_and_no_room_is_no_refusal() {
+        let test = "after_a_refusal_the_page_cache_does_it_and_no_room_is_no_refusal";
         // The last sector of a device of 512-octet sectors: a page goes beyond it.
         let Some(device) = LoopDevice::attach(test, 1 << 20) else { return };
         let file = OpenOptions::new().write(true).open(device.path()).unwrap();

@@ -66,8 +66,13 @@ impl Flusher {
         self.failure().map_or(Ok(()), Err)
     }
 
+    /// A copy: once a flush has failed, none is right any more.
     fn failure(&self) -> Option<io::Error> {
-        self.failure.lock().unwrap_or_else(PoisonError::into_inner).take()
+        let failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
+        failure.as_ref().map(|error| match error.raw_os_error() {
+            Some(code) => io::Error::from_raw_os_error(code),
+            None => io::Error::new(error.kind(), error.to_string()),
+        })
     }
 
     fn end(&mut self) {
@@ -132,6 +137,8 @@ mod tests {
         flusher.begin(1).unwrap();
         let error = flusher.begin(1).unwrap_err();
         assert_eq!(error.raw_os_error(), Some(nix::libc::EINVAL));
-        assert!(flusher.begin(1).is_err(), "and it stays so");
+        let error = flusher.begin(1).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(nix::libc::EINVAL), "and it stays so");
+        assert_eq!(flusher.finish().unwrap_err().raw_os_error(), Some(nix::libc::EINVAL));
     }
 }

@@ -11,6 +11,8 @@ pub(super) struct Keeping {
     pub(super) socket_loss: f64,
     /// What it gets through in a second, in octets on the wire, if it has no room to keep the rest.
     pub(super) limit: Option<u64>,
+    /// It answers a poll.
+    pub(super) was_asked: bool,
 }
 
 /// The lowest loss of one receiver, by as much higher as it may have been by chance, in this

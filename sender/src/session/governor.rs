@@ -18,6 +18,7 @@ use imgcast_common::id::ReceiverId;
 use super::{
     floor::{Floor, Keeping},
     probe::{LOSS_SUSPECT, PROBE_INTERVAL, Probe, link_was_full},
+    samples::{EXCESS_MAX, Sample, Samples},
 };
 
 /// Decides the rate.
@@ -34,7 +35,7 @@ pub(super) struct Governor {
     /// Datagrams that had been sent to the group when it was told of the present rate; `None`
     /// until then. With that SYNC receivers begin to count anew.
     sent_when_told: Option<u64>,
-    samples: BTreeMap<ReceiverId, Sample>,
+    samples: Samples,
     floors: BTreeMap<ReceiverId, Floor>,
     rest_periods: u32,
     /// Up, since the session slowed down last.
@@ -58,17 +59,6 @@ enum Limit {
     Network,
 }
 
-/// What one receiver lost since the rate changed last.
-#[derive(Clone, Copy, Debug)]
-struct Sample {
-    loss: f64,
-    /// The share of the rate that is too much for this receiver or the way to it: loss above the
-    /// receiver's floor that chance does not explain, or what it could not take in.
-    excess: f64,
-    is_host: bool,
-    at: Instant,
-}
-
 impl Governor {
     /// Starts at `rate_start`, or at `rate_max` if that is lower.
     pub(super) fn new(rate_start: u64, rate_max: u64, now: Instant) -> Self {
@@ -81,7 +71,7 @@ impl Governor {
             was_held_back: false,
             period_at: now,
             sent_when_told: None,
-            samples: BTreeMap::new(),
+            samples: Samples::default(),
             floors: BTreeMap::new(),
             rest_periods: 0,
             steps: 0,
@@ -105,8 +95,8 @@ impl Governor {
     /// That loss, if it is none that a lower rate would avoid, as far as that is known yet.
     pub(super) fn lasting_loss(&self) -> Option<f64> {
         let settled = self.rest_periods == 0 && !self.probe.is_running();
-        let excess = self.quantile(|sample| sample.excess)?;
-        let loss = self.quantile(|sample| sample.loss)?;
+        let excess = self.samples.quantile(|sample| sample.excess)?;
+        let loss = self.samples.quantile(|sample| sample.loss)?;
         (settled && excess <= EXCESS_MAX && loss <= LOSS_SUSPECT).then_some(loss)
     }
 
@@ -135,18 +125,18 @@ impl Governor {
         } else if limit > EXCESS_MAX {
             // What a host gets through is the same at any rate. One with long queues hears of the
             // rate so late that it has changed again by then.
-            (self.samples.get(&id).map_or(self.loss, |sample| sample.loss), 0.0, 0.0)
+            (self.samples.loss_of(id).unwrap_or(self.loss), 0.0, 0.0)
         } else {
             return false;
         };
         let host = socket_loss.max(limit);
         let (excess, is_host) = (congestion.max(host), host > congestion);
-        self.samples.insert(id, Sample { loss, excess, is_host, at: now });
-        let too_much = self.samples.values().filter(|sample| sample.excess > EXCESS_MAX);
-        let (too_much, active) = (too_much.count() as u64, u64::from(active));
-        let excess = self.quantile(|sample| sample.excess).unwrap_or(excess).max(EXCESS_MAX);
+        let was_asked = keeping.was_asked;
+        self.samples.insert(id, Sample { loss, excess, is_host, was_asked, at: now }, active);
+        let excess =
+            self.samples.quantile(|sample| sample.excess).unwrap_or(excess).max(EXCESS_MAX);
         let is_rested = self.rest_periods == 0 || excess > EXCESS_GROSS;
-        let at_once = too_much * 20 > active && is_rested && !self.probe.is_running();
+        let at_once = self.samples.is_too_much() && is_rested && !self.probe.is_running();
         if at_once {
             self.slow_down(excess);
         }
@@ -216,7 +206,7 @@ impl Governor {
         let held_back = known.unwrap_or(unknown);
         self.period_at = now + period;
         self.polled = false;
-        self.samples.retain(|_, sample| now < sample.at + 5 * period);
+        self.samples.forget_before(now.checked_sub(5 * period));
         let reported = std::mem::take(&mut self.reported);
         // The queues that the last rate filled have to empty first.
         let is_judged = known.is_some() && !std::mem::take(&mut self.was_held_back);
@@ -224,8 +214,8 @@ impl Governor {
             self.on_held_back(now, held_back);
         } else if !reported {
             self.on_silence(now);
-        } else if let Some(loss) = self.quantile(|sample| sample.loss)
-            && let Some(excess) = self.quantile(|sample| sample.excess)
+        } else if let Some(loss) = self.samples.quantile(|sample| sample.loss)
+            && let Some(excess) = self.samples.quantile(|sample| sample.excess)
         {
             self.on_loss(now, loss, excess, held_back);
         }
@@ -234,13 +224,6 @@ impl Governor {
 
     pub(super) const fn poll_timeout(&self) -> Instant {
         self.period_at
-    }
-
-    /// The 0.95-quantile of what was reported since the rate changed last.
-    fn quantile(&self, of: impl Fn(&Sample) -> f64) -> Option<f64> {
-        let mut values: Vec<f64> = self.samples.values().map(of).collect();
-        values.sort_unstable_by(f64::total_cmp);
-        values.get((values.len() * 95).div_ceil(100).max(1) - 1).copied()
     }
 
     fn on_silence(&mut self, now: Instant) {
@@ -312,8 +295,7 @@ impl Governor {
 
     /// Such a share of the rate did not get through.
     fn slow_down(&mut self, excess: f64) {
-        let mut too_much = self.samples.values().filter(|sample| sample.excess > EXCESS_MAX);
-        let is_host = too_much.all(|sample| sample.is_host);
+        let is_host = self.samples.hosts_alone_suffer();
         // The first rate that is too high for a link may be so by far; later ones were reached
         // step by step, and what hosts say of themselves may be a moment's.
         let share_min = if self.starting && !is_host { RATE_SHARE_MIN } else { 0.5 };
@@ -370,8 +352,6 @@ const TOLD_WITHIN_MILLIS: u64 = 25;
 const DATAGRAM_OCTETS: u64 = 1_518;
 /// Fewer say nothing about a loss of a few percent.
 const DATAGRAMS_JUDGED_MIN: u64 = 300;
-/// Loss above the floor that is no congestion yet.
-const EXCESS_MAX: f64 = 0.005;
 /// So much is no rest of what queues held: the step down was too small.
 const EXCESS_GROSS: f64 = 0.1;
 /// After slowing down the queues need so long to drain.
@@ -460,7 +440,8 @@ mod tests {
     }
 
     const GIGABIT: u64 = 1_000_000_000;
-    const KEEPS_UP: Keeping = Keeping { network_loss: 0.0, socket_loss: 0.0, limit: None };
+    const KEEPS_UP: Keeping =
+        Keeping { network_loss: 0.0, socket_loss: 0.0, limit: None, was_asked: true };
 
     #[test]
     fn a_link_of_the_sender_s_own_is_found_within_two_periods_and_followed() {
@@ -617,5 +598,30 @@ mod tests {
             trial.period(&reports);
         }
         assert_eq!(trial.governor.rate(), GIGABIT);
+    }
+
+    #[test]
+    fn in_a_large_group_who_speaks_up_unasked_does_not_stand_for_those_who_are_polled() {
+        let slow = Keeping { limit: Some(GIGABIT / 32), ..KEEPS_UP };
+        for (asked, unasked, slows) in [(0, 1, false), (1, 3, false), (4, 0, true), (0, 60, true)] {
+            let mut trial = Trial::new(GIGABIT, GIGABIT);
+            for period in 0..20 {
+                trial.now += PERIOD + Duration::from_millis(1);
+                trial.sent += trial.governor.rate() / 8 / 1518 / 5;
+                for number in 0..13 {
+                    let slows = number < asked && (asked > 1 || period % 5 == 0);
+                    let keeping = if slows { slow } else { KEEPS_UP };
+                    trial.report(100 + number, keeping, 1_000);
+                }
+                for id in 0..unasked {
+                    trial.report(id, Keeping { was_asked: false, ..slow }, 1_000);
+                }
+                let grtt = Duration::from_millis(1);
+                trial.governor.handle_timeout(trial.now, grtt, || Some(0.0));
+                trial.governor.on_told(trial.sent);
+            }
+            let rate = trial.governor.rate();
+            assert_eq!(rate < GIGABIT / 2, slows, "{asked} asked, {unasked} not: {rate}");
+        }
     }
 }

@@ -23,6 +23,7 @@ mod pacer;
 mod probe;
 mod repair;
 mod roster;
+mod samples;
 mod sending;
 mod syncs;
 mod types;

@@ -66,10 +66,14 @@ impl Session {
         let is_short =
             u32::from(need.free_blocks) < member.memory_blocks.min(u32::from(u16::MAX)) / 4;
         let drain = u64::from(need.drain_kilobytes) * 1000;
+        // Whoever has all of it and only writes is in nobody's way.
+        let needs_data = need.done_blocks < self.config.layout.blocks();
         let keeping = Keeping {
             network_loss: f64::from(need.network_loss) / 65_536.0,
             socket_loss: f64::from(need.socket_loss) / 65_536.0,
-            limit: ((is_short || need.flags.behind) && drain > 0).then(|| self.on_the_wire(drain)),
+            limit: (needs_data && (is_short || need.flags.behind) && drain > 0)
+                .then(|| self.on_the_wire(drain)),
+            was_asked: need.poll != 0,
         };
         let sent_by_then = self.syncs.sent_by(need.echo_micros);
         let active = self.roster.active_count();
