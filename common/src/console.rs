@@ -1,6 +1,7 @@
 //! What people see while they wait: one line that changes on a terminal, plain lines elsewhere.
 //!
-//! Everything goes to standard error, so that standard output carries results only.
+//! Everything goes to standard error, so that standard output carries results only. `SIGUSR1` asks
+//! how things stand, as with dd(1): whoever owns the console looks now and then whether it came.
 
 use std::{
     io::{self, IsTerminal, Write},
@@ -8,12 +9,18 @@ use std::{
 };
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use nix::sys::{
+    signal::{SigSet, Signal},
+    signalfd::{SfdFlags, SignalFd},
+};
 
 /// The place where a program tells how it fares.
 #[derive(Debug)]
 pub struct Console {
     shows: Shows,
     printed: Option<(Instant, String)>,
+    /// Where `SIGUSR1` arrives; without it nothing is ever asked.
+    questions: Option<SignalFd>,
 }
 
 #[derive(Debug)]
@@ -39,7 +46,17 @@ impl Console {
                 Shows::Line(bar)
             }
         };
-        Self { shows, printed: None }
+        let questions = SignalFd::with_flags(&question(), QUESTION_FLAGS).ok();
+        Self { shows, printed: None, questions }
+    }
+
+    /// Whether `SIGUSR1` has come since this was last asked; never unless
+    /// [`hold_questions`] was called.
+    #[must_use]
+    pub fn is_asked(&self) -> bool {
+        self.questions
+            .as_ref()
+            .is_some_and(|questions| matches!(questions.read_signal(), Ok(Some(_))))
     }
 
     /// Shows how things stand: at once on a terminal; elsewhere every few seconds, or when `topic`,
@@ -77,6 +94,13 @@ impl Console {
     }
 }
 
+/// Makes `SIGUSR1` a question that waits for a [`Console`] to ask for it. By itself it ends a
+/// program: this belongs at the very beginning of `main`, before there are other threads.
+pub fn hold_questions() {
+    // The kernel knows this signal and how to block it: there is nothing to fail.
+    let _ = question().thread_block();
+}
+
 /// Time left of a job of which `share` is done after `elapsed`; empty until there is something to
 /// go by.
 #[must_use]
@@ -89,10 +113,16 @@ pub fn time_left(share: f64, elapsed: Duration) -> String {
     format!(", {} left", crate::units::Seconds(left))
 }
 
+fn question() -> SigSet {
+    SigSet::from_iter([Signal::SIGUSR1])
+}
+
 fn print(text: &str) {
     // Whoever closed our standard error does not want to know.
     let _ = writeln!(io::stderr(), "{text}");
 }
 
+/// Looked at in passing: nobody waits there.
+const QUESTION_FLAGS: SfdFlags = SfdFlags::SFD_NONBLOCK.union(SfdFlags::SFD_CLOEXEC);
 /// Often enough to show life, seldom enough not to fill a log.
 const LINE_INTERVAL: Duration = Duration::from_secs(3);

@@ -280,6 +280,9 @@ Examples:
   See what is on offer:
     imgcast-receiver list
 
+While it receives, SIGUSR1 prints how far it is, or what it waits for; SIGINT
+stops it and tells the sender.
+
 Exit codes:
   0  the image is verified and on disk   6  the transfer stalled
   1  internal error                      7  target refused, or no such image

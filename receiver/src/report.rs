@@ -67,9 +67,13 @@ impl Report {
             .say(&format!("joining {sender} for {name} ({size}), {}", offer.announce.image));
     }
 
-    /// Tells how things stand, or what is waited for; what to check, once that takes long.
+    /// Tells how things stand, or what is waited for; what to check, once that takes long. Whoever
+    /// asked is told at once.
     pub(crate) fn progress(&mut self, now: Instant, status: &Status) {
         let (topic, text) = self.told(now, status);
+        if self.console.is_asked() {
+            self.console.say(&text);
+        }
         self.console.status(now, topic, &text);
     }
 

@@ -60,7 +60,9 @@ pub struct SendArgs {
 
     /// Start once N receivers have joined
     ///
-    /// Receivers may join later, too: they get what they missed.
+    /// Receivers may join later, too: they get what they missed. On a terminal any
+    /// key starts with those who have joined; who is missing then still counts for
+    /// the exit code.
     #[arg(long, value_name = "N", env = "IMGCAST_MIN_RECEIVERS", hide_env_values = true)]
     #[arg(default_value_t = 1)]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=MEMBERS_MAX as i64))]
@@ -142,6 +144,8 @@ pub struct SendArgs {
     pub offload: Switch,
 
     /// Show no progress, and log one level less
+    ///
+    /// The keyboard is left alone, too.
     #[arg(long, short, env = "IMGCAST_QUIET", hide_env_values = true)]
     #[arg(value_parser = BoolishValueParser::new(), help_heading = OUTPUT)]
     pub quiet: bool,
@@ -189,6 +193,11 @@ Examples:
       a block device under a name of its own, on this interface
   IMGCAST_MAX_BITRATE=400M imgcast-sender send node.img
       options from the environment, here to leave room on the link
+
+While it runs:
+  any key    starts with those who have joined, on a terminal without --quiet
+  SIGUSR1    prints how far each receiver is, or who has joined
+  SIGINT     stops and tells the receivers; a second time, stops at once
 
 Exit codes:
   0  all expected receivers have verified the image

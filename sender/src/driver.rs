@@ -34,6 +34,7 @@ use crate::{
     config::Config,
     error::{Error, exit},
     image::{Prepared, PreparedBlock, Preparer, TurnRequest},
+    keyboard::Keyboard,
     offered::Offered,
     parameters::{send_buffer, session_config},
     pump::{Addresses, Pump},
@@ -93,6 +94,7 @@ struct Driver {
     preparer: Preparer,
     blocks: BTreeMap<TurnId, Arc<PreparedBlock>>,
     report: Report,
+    keyboard: Keyboard,
     offer: Offered,
     stop: Arc<AtomicBool>,
     socket: Arc<NodeSocket>,
@@ -167,6 +169,7 @@ impl Driver {
             preparer,
             blocks: BTreeMap::new(),
             report,
+            keyboard: Keyboard::new(config.shows_progress),
             offer,
             stop,
             socket,
@@ -204,7 +207,8 @@ impl Driver {
     }
 
     fn tick(&mut self) {
-        self.report.progress(now(), &self.session);
+        self.report.progress(now(), &self.session, self.keyboard.is_heard());
+        self.keyboard.follow(now(), &mut self.session, &self.report);
     }
 
     /// The socket buffers what belongs to the rate, and no more.

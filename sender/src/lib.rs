@@ -5,6 +5,7 @@ pub mod config;
 pub mod driver;
 pub mod error;
 pub mod image;
+mod keyboard;
 mod offered;
 pub mod parameters;
 pub mod pump;

@@ -18,7 +18,7 @@ use imgcast_common::{
 
 use crate::{
     error::Error,
-    session::{Member, MemberState, Session},
+    session::{Member, MemberState, Session, Status},
 };
 
 /// The operator's view of one transfer.
@@ -27,6 +27,8 @@ pub(crate) struct Report {
     console: Console,
     /// Octets of the image that are not in blocks of zeroes: what receivers have to fetch.
     sent_bytes: u64,
+    /// All blocks of the image.
+    blocks: u32,
     began_at: Option<Instant>,
     waited_since: Option<Instant>,
 }
@@ -34,13 +36,16 @@ pub(crate) struct Report {
 impl Report {
     pub(crate) fn new(shows_progress: bool) -> Self {
         let console = Console::new(shows_progress);
-        Self { console, sent_bytes: 0, began_at: None, waited_since: None }
+        Self { console, sent_bytes: 0, blocks: 0, began_at: None, waited_since: None }
     }
 
     /// The image is being hashed.
     pub(crate) fn hashing(&mut self, done: u64, total: u64) {
         let percent = done * 100 / total.max(1);
         let text = format!("hashing the image: {percent} % of {}", ByteSize(total));
+        if self.console.is_asked() {
+            self.console.say(&text);
+        }
         self.console.status(crate::driver::now(), "hashing", &text);
     }
 
@@ -56,6 +61,7 @@ impl Report {
         let bytes = layout.bytes();
         let zero_bytes: u64 = zero.iter().map(|block| u64::from(layout.block_len(block))).sum();
         self.sent_bytes = bytes - zero_bytes;
+        self.blocks = layout.blocks();
         self.waited_since = Some(crate::driver::now());
         println!("image {image} {name} {bytes} bytes");
         let blocks = zero.len();
@@ -102,35 +108,26 @@ impl Report {
         }
     }
 
-    /// Tells how things stand, or what is waited for.
-    pub(crate) fn progress(&mut self, now: Instant, session: &Session) {
-        let status = session.status();
+    /// Tells how things stand, or what is waited for; `hears_keys` says whether a key press would
+    /// start the transfer. Whoever asked is told at once, and of each receiver, too.
+    pub(crate) fn progress(&mut self, now: Instant, session: &Session, hears_keys: bool) {
+        let (topic, text) = self.told(now, &session.status(), hears_keys);
+        if self.console.is_asked() {
+            let members = self.members_told(now, session);
+            self.console.say(&match (members.is_empty(), session.is_gathering()) {
+                (true, _) => text.clone(),
+                (false, true) => format!("{text}; joined: {}", members.join(", ")),
+                (false, false) => format!("{text}\n  {}", members.join("\n  ")),
+            });
+        }
+        self.console.status(now, topic, &text);
+    }
+
+    fn told(&mut self, now: Instant, status: &Status, hears_keys: bool) -> (&'static str, String) {
         let since = *self.waited_since.get_or_insert(now);
-        let in_time = |at: Instant| {
-            let left = at.saturating_duration_since(now).as_secs();
-            Seconds(Duration::from_secs(left))
-        };
         let joined = status.active + status.done + status.gone;
-        let (topic, text) = match status.state {
-            SenderState::Gathering => {
-                let starts = match (status.starts_at, status.gives_up_at) {
-                    (Some(at), _) if status.active >= status.expected => {
-                        format!("starts in {}", in_time(at))
-                    }
-                    (Some(at), _) => format!("starts at {} or in {}", status.expected, in_time(at)),
-                    (None, Some(at)) => format!(
-                        "starts at {}, gives up in {}; on the nodes: imgcast-receiver receive \
-                         --output TARGET",
-                        status.expected,
-                        in_time(at)
-                    ),
-                    (None, None) => format!("starts at {}", status.expected),
-                };
-                let (active, expected) = (status.active, status.expected);
-                let text =
-                    format!("waiting for receivers: {active} of {expected} joined, {starts}");
-                ("gathering", text)
-            }
+        match status.state {
+            SenderState::Gathering => ("gathering", gathering(now, status, hears_keys)),
             SenderState::Sending => {
                 let elapsed = now.saturating_duration_since(self.began_at.unwrap_or(since));
                 let percent = status.progress * 100.0;
@@ -157,8 +154,39 @@ impl Report {
                 ("idle", text)
             }
             SenderState::Closing => ("closing", "telling the receivers that it is over".into()),
+        }
+    }
+
+    /// A few words on each receiver, worst first, and of a crowd on the worst only; who is there,
+    /// as long as there is nothing else to say.
+    fn members_told(&self, now: Instant, session: &Session) -> Vec<String> {
+        let counts = |member: &&Member| match member.state {
+            MemberState::Active => true,
+            MemberState::Ejected => false,
+            _ => !session.is_gathering(),
         };
-        self.console.status(now, topic, &text);
+        let mut members: Vec<&Member> = session.members().filter(counts).collect();
+        members.sort_by_key(|member| (rank(member.state), member.done_blocks));
+        let others = members.len().saturating_sub(MEMBERS_TOLD_MAX);
+        members.truncate(MEMBERS_TOLD_MAX);
+        let told = members.into_iter().map(|member| {
+            let name = named(session, member);
+            match member.state {
+                MemberState::Active if session.is_gathering() => name,
+                MemberState::Active => format!("{name} {}", self.pace(member)),
+                MemberState::Done => format!("{name} has the image"),
+                state => format!("{name} {}: {}", state_name(state), fate(now, member)),
+            }
+        });
+        told.chain((others > 0).then(|| format!("and {others} others"))).collect()
+    }
+
+    /// How far a member is, and at what cost.
+    fn pace(&self, member: &Member) -> String {
+        let percent = f64::from(member.done_blocks) * 100.0 / f64::from(self.blocks.max(1));
+        let loss = (member.network_loss + member.socket_loss) * 100.0;
+        let way = if member.no_multicast { ", without multicast" } else { "" };
+        format!("{percent:.0} %, loss {loss:.1} %{way}")
     }
 
     /// The table at the end, worst first, on standard output.
@@ -193,13 +221,7 @@ impl Report {
                 self.speed(member),
                 member.network_loss * 100.0,
                 member.repaired_symbols,
-                match member.state {
-                    MemberState::Lost => {
-                        let silent = now.saturating_duration_since(member.heard_at).as_secs();
-                        format!("nothing heard for {silent} s")
-                    }
-                    _ => reason(member),
-                }
+                fate(now, member)
             );
             line.trim_end().to_owned()
         });
@@ -234,6 +256,31 @@ impl Report {
     }
 }
 
+/// Who is there, and what starts the transfer. Where a key does, the line is shorter by as much as
+/// it takes to say so: it fits a terminal of 80 columns.
+fn gathering(now: Instant, status: &Status, hears_keys: bool) -> String {
+    let in_time = |at: Instant| {
+        let left = at.saturating_duration_since(now).as_secs();
+        Seconds(Duration::from_secs(left))
+    };
+    let (active, expected) = (status.active, status.expected);
+    let starts = match (status.starts_at, status.gives_up_at) {
+        (Some(at), _) if active >= expected => format!("starts in {}", in_time(at)),
+        (Some(at), _) => format!("starts at {expected} or in {}", in_time(at)),
+        (None, Some(at)) => format!(
+            "starts at {expected}, gives up in {}; on the nodes: imgcast-receiver receive --output \
+             TARGET",
+            in_time(at)
+        ),
+        (None, None) => format!("starts at {expected}"),
+    };
+    if hears_keys && active > 0 {
+        format!("waiting: {active} of {expected} joined, {starts}; press any key to start now")
+    } else {
+        format!("waiting for receivers: {active} of {expected} joined, {starts}")
+    }
+}
+
 fn named(session: &Session, member: &Member) -> String {
     let is_another_there = session.members().any(|other| {
         let same_address = other.address.ip() == member.address.ip();
@@ -255,6 +302,17 @@ const fn state_name(state: MemberState) -> &'static str {
         MemberState::Left => "left",
         MemberState::Lost => "lost",
         MemberState::Ejected => "replaced",
+    }
+}
+
+/// What became of a member, as of now.
+fn fate(now: Instant, member: &Member) -> String {
+    match member.state {
+        MemberState::Lost => {
+            let silent = now.saturating_duration_since(member.heard_at).as_secs();
+            format!("nothing heard for {silent} s")
+        }
+        _ => reason(member),
     }
 }
 
@@ -284,7 +342,149 @@ const fn rank(state: MemberState) -> u8 {
     }
 }
 
+/// Of so many there is something to say on one screen.
+const MEMBERS_TOLD_MAX: usize = 10;
 /// An IPv4 address.
 const ADDRESS_COLUMNS: usize = 15;
 /// A clock that hardly moved makes no speed.
 const ELAPSED_MIN: Duration = Duration::from_millis(1);
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use imgcast_common::{
+        id::{SessionId, Stream},
+        wire::{Header, Join, Leave, LeaveReason, Message, Need, NeedFlags},
+    };
+
+    use super::*;
+    use crate::session::SessionConfig;
+
+    const BLOCKS: u32 = 40;
+    const SESSION: SessionId = SessionId(1);
+
+    /// A session that so many receivers have joined, the first of them as number 1.
+    fn session(now: Instant, receivers: u8, receivers_min: u32) -> Session {
+        let layout = Layout::new(u64::from(BLOCKS) << 14, 14, 1024).unwrap();
+        let config = SessionConfig {
+            session: SESSION,
+            image: ImageId([7; 32]),
+            index_hash: [1; 32],
+            layout,
+            zero_blocks: BitSet::new(BLOCKS),
+            name: Name::new("disk").unwrap(),
+            data_group: "239.255.70.7:6331".parse().unwrap(),
+            unicast_port: 6330,
+            mtu: 1500,
+            receivers_min,
+            wait_min: Duration::ZERO,
+            wait_max: None,
+            start_timeout: Some(Duration::from_secs(30)),
+            rate_start: Some(100_000_000),
+            rate_max: 100_000_000,
+            framing_octets: 66,
+        };
+        let mut session = Session::new(config, 1, now);
+        for number in 1..=receivers {
+            let join = Join {
+                nonce: [number; 16],
+                key: [number; 16],
+                have: false,
+                mtu: false,
+                capabilities: 0,
+                target_bytes: u64::MAX,
+                memory_blocks: 64,
+                host: format!("node{number}"),
+                handshake: Vec::new(),
+            };
+            hear(&mut session, now, number, &Message::Join(join));
+        }
+        session
+    }
+
+    fn hear(session: &mut Session, now: Instant, number: u8, message: &Message<'_>) {
+        let from = SocketAddr::from(([10, 0, 0, number], 4000));
+        let header = Header { session: SESSION, stream: Stream::Image, counter: 1 };
+        session.handle_message(now, from, &header, message, 1080);
+    }
+
+    /// Receiver `number` has verified so many blocks.
+    fn verified(session: &mut Session, now: Instant, number: u8, done_blocks: u32, deaf: bool) {
+        let need = Need {
+            receiver: ReceiverId(u32::from(number) - 1),
+            echo_micros: 0,
+            hold_micros: 0,
+            network_loss: 0,
+            socket_loss: 0,
+            free_blocks: 64,
+            drain_kilobytes: 0,
+            done_blocks,
+            poll: 0,
+            flags: NeedFlags { no_multicast: deaf, ..NeedFlags::default() },
+            needs: Vec::new(),
+        };
+        hear(session, now, number, &Message::Need(need));
+    }
+
+    fn report() -> Report {
+        Report { blocks: BLOCKS, ..Report::new(false) }
+    }
+
+    #[test]
+    fn while_receivers_gather_it_tells_who_is_there() {
+        let now = crate::driver::now();
+        let mut session = session(now, 3, 9);
+        let leave = Leave { receiver: ReceiverId(1), reason: LeaveReason::Interrupted };
+        hear(&mut session, now, 2, &Message::Leave(leave));
+        let told = report().members_told(now, &session);
+        assert_eq!(told, ["node1 (10.0.0.1)", "node3 (10.0.0.3)"]);
+    }
+
+    #[test]
+    fn of_a_transfer_it_tells_each_receiver_s_state_worst_first() {
+        let now = crate::driver::now();
+        let mut session = session(now, 4, 4);
+        assert!(!session.is_gathering(), "all are there");
+        verified(&mut session, now, 1, 30, false);
+        verified(&mut session, now, 2, 10, true);
+        verified(&mut session, now, 3, 20, false);
+        let leave = Leave { receiver: ReceiverId(3), reason: LeaveReason::Interrupted };
+        hear(&mut session, now, 4, &Message::Leave(leave));
+        let told = report().members_told(now, &session);
+        let expected = [
+            "node4 (10.0.0.4) left: stopped at the node",
+            "node2 (10.0.0.2) 25 %, loss 0.0 %, without multicast",
+            "node3 (10.0.0.3) 50 %, loss 0.0 %",
+            "node1 (10.0.0.1) 75 %, loss 0.0 %",
+        ];
+        assert_eq!(told, expected);
+    }
+
+    #[test]
+    fn of_a_crowd_it_tells_the_worst_and_how_many_others_there_are() {
+        let now = crate::driver::now();
+        let mut session = session(now, 30, 30);
+        verified(&mut session, now, 1, 1, false);
+        let told = report().members_told(now, &session);
+        assert_eq!(told.len(), MEMBERS_TOLD_MAX + 1);
+        assert_eq!(told[0], "node2 (10.0.0.2) 0 %, loss 0.0 %");
+        assert_eq!(told[MEMBERS_TOLD_MAX], "and 20 others");
+    }
+
+    #[test]
+    fn a_key_is_offered_once_it_would_start_something_and_the_line_fits_a_terminal() {
+        let now = crate::driver::now();
+        let waiting = |receivers, hears_keys| {
+            let status = session(now, receivers, 9).status();
+            let starts_at = Some(now + Duration::from_secs(3599)).filter(|_| receivers > 0);
+            gathering(now, &Status { starts_at, ..status }, hears_keys)
+        };
+        assert!(!waiting(0, true).contains("key") && !waiting(1, false).contains("key"));
+        let line = waiting(1, true);
+        let expected =
+            "waiting: 1 of 9 joined, starts at 9 or in 59m59s; press any key to start now";
+        assert_eq!(line, expected);
+        assert!(line.len() < 80, "with the spinner and a space before it");
+    }
+}

@@ -5,6 +5,7 @@
 
 #![expect(clippy::unwrap_used, reason = "test code")]
 
+mod control;
 mod fake_sender;
 mod hostile;
 mod ipv6;
@@ -13,5 +14,6 @@ mod sender_exits;
 mod signals;
 mod stage;
 mod targets;
+mod terminal;
 mod transfers;
 mod words;

@@ -192,7 +192,18 @@ impl Session {
         self.poll_while_gathering(now);
     }
 
-    pub(super) fn start(&mut self, now: Instant) {
+    /// The operator waits for nobody else: starts with those who have joined. Returns whether it
+    /// did; with nobody there the wait goes on.
+    pub fn handle_start(&mut self, now: Instant) -> bool {
+        let starts = self.state == SenderState::Gathering && self.roster.active_count() > 0;
+        if starts {
+            self.start(now);
+            self.settle(now);
+        }
+        starts
+    }
+
+    fn start(&mut self, now: Instant) {
         self.state = SenderState::Sending;
         self.governor.on_start(now);
         self.events.push_back(Event::Started);

@@ -246,6 +246,12 @@ impl Session {
         self.roster.member(id)
     }
 
+    /// Whether it waits for receivers and has not begun to send.
+    #[must_use]
+    pub fn is_gathering(&self) -> bool {
+        self.state == SenderState::Gathering
+    }
+
     /// The rate that is paced, in bits per second on the wire.
     #[must_use]
     pub const fn rate(&self) -> u64 {

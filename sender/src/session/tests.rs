@@ -239,6 +239,29 @@ fn it_starts_without_the_missing_ones_when_the_longest_wait_is_over() {
 }
 
 #[test]
+fn the_operator_starts_it_with_those_who_have_joined_if_there_are_any() {
+    let mut table = Table::new(|config| {
+        config.receivers_min = 9;
+        config.wait_min = Duration::from_secs(5);
+    });
+    assert!(!table.session.handle_start(table.now), "with nobody");
+    table.run(Duration::from_secs(1));
+    assert_eq!(table.state(), SenderState::Gathering);
+    let node = table.join(1);
+    assert!(table.session.handle_start(table.now));
+    table.drain();
+    assert_eq!(table.events.iter().filter(|event| **event == Event::Started).count(), 1);
+    assert_eq!(table.state(), SenderState::Sending);
+    assert!(!table.session.handle_start(table.now), "it has begun");
+    let late = table.join(2);
+    for node in [node, late] {
+        table.finish(node, IMAGE);
+    }
+    table.run(Duration::from_secs(20));
+    assert_eq!(table.outcome(), Some(Outcome::Ended { expected: 9, done: 2 }));
+}
+
+#[test]
 fn it_gives_up_when_nobody_comes() {
     let mut table = Table::new(|_| {});
     table.run(Duration::from_secs(29));

@@ -100,7 +100,7 @@ pub enum Event {
     },
     /// The symbols of a turn have been handed out: what was fetched can go.
     TurnOver(TurnId),
-    /// Sending begins, because all are there or because time is up.
+    /// Sending begins: all are there, time is up, or the operator waits for nobody else.
     Started,
     /// A receiver joined.
     Joined(ReceiverId),
