@@ -123,10 +123,7 @@ const UNSAFE_PLACE: &str = "common/src/fec/gf256/kernel.rs";
 
 /// Every crate that is named in a Cargo.toml: a new one is a decision, made here.
 const DEPENDENCIES: &[(&str, &str)] = &[
-    (
-        "common",
-        "blake3 crc32fast indicatif nix proptest raptorq rustix socket2 thiserror tokio tracing",
-    ),
+    ("common", "blake3 crc32fast indicatif nix proptest raptorq socket2 thiserror tokio tracing"),
     ("sender", "clap imgcast-common nix thiserror tokio tracing tracing-subscriber"),
     (
         "receiver",

@@ -28,18 +28,6 @@ impl Pool {
     /// # Errors
     /// Whatever the operating system has against another thread.
     pub fn new(name: &str, threads: usize, queue_max: usize) -> io::Result<Self> {
-        Self::start(name, threads, queue_max, || {})
-    }
-
-    /// Starts likewise threads that [give way](give_way) to all others of the program.
-    ///
-    /// # Errors
-    /// As [`new`](Self::new).
-    pub fn in_background(name: &str, threads: usize, queue_max: usize) -> io::Result<Self> {
-        Self::start(name, threads, queue_max, give_way)
-    }
-
-    fn start(name: &str, threads: usize, queue_max: usize, prepare: fn()) -> io::Result<Self> {
         let (queue, jobs) = sync_channel(queue_max);
         let jobs = Arc::new(Mutex::new(jobs));
         // Dropped on an early return, it ends and joins the threads started so far.
@@ -48,10 +36,7 @@ impl Pool {
         for number in 0..threads.max(1) {
             let (jobs, panics) = (Arc::clone(&jobs), Arc::clone(&pool.panics));
             let builder = thread::Builder::new().name(format!("{name}-{number}"));
-            pool.workers.push(builder.spawn(move || {
-                prepare();
-                work(&jobs, &panics);
-            })?);
+            pool.workers.push(builder.spawn(move || work(&jobs, &panics))?);
         }
         Ok(pool)
     }
@@ -104,16 +89,6 @@ pub fn panic_text(panic: &(dyn Any + Send)) -> &str {
     let text = panic.downcast_ref::<&str>().copied();
     text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no reason given")
 }
-
-/// Lowers the priority of the calling thread for good: where there are fewer cores than threads,
-/// those that empty sockets come first.
-pub fn give_way() {
-    // A thread that may not do so works all the same.
-    let _ = rustix::process::nice(NICENESS);
-}
-
-/// Of two threads that want one core, the nicer one gets a quarter of it (sched(7)).
-const NICENESS: i32 = 5;
 
 /// What a pool runs.
 type Job = Box<dyn FnOnce() + Send>;
@@ -175,18 +150,6 @@ mod tests {
         assert_eq!(pool.threads(), 1);
         pool.submit(move || names.send(thread::current().name().map(str::to_owned)).unwrap());
         assert_eq!(received.recv().unwrap().as_deref(), Some("decode-0"));
-    }
-
-    #[test]
-    fn background_threads_give_way_and_nobody_else_does() {
-        let niceness = || rustix::process::getpriority_process(None).unwrap();
-        let (values, received) = channel();
-        let pool = Pool::in_background("test", 2, 1).unwrap();
-        let before = niceness();
-        pool.submit(move || values.send(niceness()).unwrap());
-        // Linux knows no higher value than 19.
-        assert_eq!(received.recv().unwrap(), (before + NICENESS).min(19));
-        assert_eq!(niceness(), before);
     }
 
     #[test]

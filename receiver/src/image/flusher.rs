@@ -12,8 +12,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use imgcast_common::pool::give_way;
-
 use super::rate::now;
 
 /// A thread that flushes. Dropped, it ends after the flush that is under way.
@@ -36,7 +34,6 @@ impl Flusher {
         let failure = Arc::new(Mutex::new(None));
         let slot = Arc::clone(&failure);
         let work = move || {
-            give_way();
             if let Err(error) = flush_all(&file, &queue, note) {
                 *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
             }

@@ -36,7 +36,7 @@ impl Workbench {
     /// # Errors
     /// [`Error::System`] if there are no threads to be had.
     pub fn new(threads: usize, queue_max: usize) -> Result<Self, Error> {
-        let pool = Pool::in_background("decode", threads, queue_max)
+        let pool = Pool::new("decode", threads, queue_max)
             .map_err(|source| Error::System { action: "start the decoder threads", source })?;
         Ok(Self { pool: Arc::new(pool), rate: Arc::default(), is_closed: Arc::default() })
     }

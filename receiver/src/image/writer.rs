@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::thread::{self, JoinHandle};
 
 use imgcast_common::layout::Layout;
-use imgcast_common::pool::{give_way, panic_text};
+use imgcast_common::pool::panic_text;
 
 use super::direct::Bounce;
 use super::flusher::Flusher;
@@ -162,7 +162,6 @@ struct Crew<F> {
 impl<F: Fn(Written)> Crew<F> {
     /// One thread.
     fn work(&self) {
-        give_way();
         let mut bounce = Bounce::default();
         loop {
             let done = catch_unwind(AssertUnwindSafe(|| self.next(&mut bounce)));
