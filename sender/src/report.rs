@@ -354,51 +354,23 @@ mod tests {
     use std::net::SocketAddr;
 
     use imgcast_common::{
-        id::{SessionId, Stream},
-        wire::{Header, Join, Leave, LeaveReason, Message, Need, NeedFlags},
+        id::Stream,
+        wire::{Header, Leave, LeaveReason, Message, Need, NeedFlags},
     };
 
     use super::*;
     use crate::session::SessionConfig;
+    use crate::session::tests::{SESSION, config, join};
 
     const BLOCKS: u32 = 40;
-    const SESSION: SessionId = SessionId(1);
 
     /// A session that so many receivers have joined, the first of them as number 1.
     fn session(now: Instant, receivers: u8, receivers_min: u32) -> Session {
         let layout = Layout::new(u64::from(BLOCKS) << 14, 14, 1024).unwrap();
-        let config = SessionConfig {
-            session: SESSION,
-            image: ImageId([7; 32]),
-            index_hash: [1; 32],
-            layout,
-            zero_blocks: BitSet::new(BLOCKS),
-            name: Name::new("disk").unwrap(),
-            data_group: "239.255.70.7:6331".parse().unwrap(),
-            unicast_port: 6330,
-            mtu: 1500,
-            receivers_min,
-            wait_min: Duration::ZERO,
-            wait_max: None,
-            start_timeout: Some(Duration::from_secs(30)),
-            rate_start: Some(100_000_000),
-            rate_max: 100_000_000,
-            framing_octets: 66,
-        };
+        let config = SessionConfig { receivers_min, ..config(layout, BitSet::new(BLOCKS)) };
         let mut session = Session::new(config, 1, now);
         for number in 1..=receivers {
-            let join = Join {
-                nonce: [number; 16],
-                key: [number; 16],
-                have: false,
-                mtu: false,
-                capabilities: 0,
-                target_bytes: u64::MAX,
-                memory_blocks: 64,
-                host: format!("node{number}"),
-                handshake: Vec::new(),
-            };
-            hear(&mut session, now, number, &Message::Join(join));
+            hear(&mut session, now, number, &join(number));
         }
         session
     }

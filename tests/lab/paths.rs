@@ -2,7 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "test code")]
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use imgcast_tests::netns::{Lab, Node};
@@ -50,22 +50,22 @@ fn who_cannot_take_the_senders_frames_says_so_at_once_and_others_get_the_image()
     let mut sender = transfer.start_sender(1);
     // What its own link cannot carry a receiver knows by itself, what a switch drops it finds out.
     for (receiver, own_mtu, sender_mtu) in [(1, 1500, "at least 8980"), (2, 9000, "9000")] {
-        let mut process = transfer.start_receiver(receiver, &copy_path(&scratch, receiver));
+        let mut process = transfer.start_receiver(receiver, &transfer.copy(receiver));
         process.exit_with(EXIT_NETWORK, TRANSFER_DEADLINE);
         let words = format!(
             "interface eth0: its MTU is {own_mtu}, that of the sender's interface is {sender_mtu};"
         );
         assert!(process.stderr().contains(&words), "no {words:?}\n{}", process.output());
-        assert!(!copy_path(&scratch, receiver).exists());
+        assert!(!transfer.copy(receiver).exists());
     }
-    let mut receivers = [transfer.start_receiver(0, &copy_path(&scratch, 0))];
+    let mut receivers = [transfer.start_receiver(0, &transfer.copy(0))];
     assert_all_get_it(&transfer, &mut sender, &mut receivers);
 
     // A sender with short frames is heard by all.
     lab.set_mtu_of(Node::Sender, 1500).unwrap();
-    fs::remove_file(copy_path(&scratch, 0)).unwrap();
+    fs::remove_file(transfer.copy(0)).unwrap();
     let mut sender = transfer.start_sender(3);
-    let mut receivers = [0, 1, 2].map(|i| transfer.start_receiver(i, &copy_path(&scratch, i)));
+    let mut receivers = [0, 1, 2].map(|i| transfer.start_receiver(i, &transfer.copy(i)));
     assert_all_get_it(&transfer, &mut sender, &mut receivers);
 }
 
@@ -85,10 +85,10 @@ fn with_and_without_offload_at_either_end_lossy_receivers_get_the_image() {
         let mut sender = transfer.start_sender_with(2, &options);
         let mut receivers = [(0, "off"), (1, "on")].map(|(i, offload)| {
             let options = [family, &["--offload", offload, "--drop", "3%"]].concat();
-            transfer.start_receiver_with(i, &copy_path(&scratch, i), &options)
+            transfer.start_receiver_with(i, &transfer.copy(i), &options)
         });
         assert_all_get_it(&transfer, &mut sender, &mut receivers);
-        (0..2).for_each(|i| fs::remove_file(copy_path(&scratch, i)).unwrap());
+        (0..2).for_each(|i| fs::remove_file(transfer.copy(i)).unwrap());
         let joined = lab.counted(0, "joined").unwrap() - joined_before;
         assert_eq!(joined > 0, offload == "on", "{joined} packets of several datagrams");
     }
@@ -105,8 +105,8 @@ fn a_receiver_on_one_core_decodes_with_one_thread_and_gets_the_image() {
     let mut pinned = lab.command(Node::Receiver(0), Path::new("taskset"));
     pinned.args(["--cpu-list", &first_core()]).arg(&programs().receiver);
     let mut receivers = [
-        transfer.start_receiver_as(pinned, 0, &copy_path(&scratch, 0), &MEMORY),
-        transfer.start_receiver_with(1, &copy_path(&scratch, 1), &MEMORY),
+        transfer.start_receiver_as(pinned, 0, &transfer.copy(0), &MEMORY),
+        transfer.start_receiver_with(1, &transfer.copy(1), &MEMORY),
     ];
     // Nobody sends yet, so that both stay where they are; a thread takes its name when it runs.
     let cores = std::thread::available_parallelism().unwrap().get();
@@ -129,7 +129,7 @@ fn a_paced_sender_sleeps_between_its_bursts() {
     let image = scratch.random_image(32);
     let transfer = Transfer { lab: &lab, scratch: &scratch, image: &image, max_bitrate: "50M" };
     let mut sender = transfer.start_sender(1);
-    let mut receiver = transfer.start_receiver(0, &copy_path(&scratch, 0));
+    let mut receiver = transfer.start_receiver(0, &transfer.copy(0));
     transfer.wait_for_half(&mut sender, lab.sent_bytes());
     // By its schedule that took more than two and a half seconds.
     let used = sender.cpu_time();
@@ -158,7 +158,7 @@ fn assert_symbols_are_of(octets: u64, lab: &Lab, scratch: &Scratch, options: &[&
     let transfer = Transfer { lab, scratch, image: &image, max_bitrate: "300M" };
     let mut sender = transfer.start_sender_with(3, options);
     let mut receivers =
-        [0, 1, 2].map(|i| transfer.start_receiver_with(i, &copy_path(scratch, i), options));
+        [0, 1, 2].map(|i| transfer.start_receiver_with(i, &transfer.copy(i), options));
     assert_all_get_it(&transfer, &mut sender, &mut receivers);
     let (data, long) = (lab.counted(0, "data").unwrap(), lab.counted(0, "long").unwrap());
     assert!(data >= (32 << 20) / octets, "{data} datagrams with symbols of {octets} octets");
@@ -173,12 +173,8 @@ fn assert_all_get_it(transfer: &Transfer<'_>, sender: &mut Process, receivers: &
     sender.succeed(SENDER_DEADLINE);
     let wanted = sha256(transfer.image);
     for receiver in 0..receivers.len() {
-        assert_eq!(sha256(&copy_path(transfer.scratch, receiver)), wanted, "receiver {receiver}");
+        assert_eq!(sha256(&transfer.copy(receiver)), wanted, "receiver {receiver}");
     }
-}
-
-fn copy_path(scratch: &Scratch, receiver: usize) -> PathBuf {
-    scratch.path(&format!("copy-{receiver}.img"))
 }
 
 /// The number of the first core that this process may use.

@@ -1,7 +1,6 @@
 //! Nobody waits for another one's trouble. Runs are compared with runs on the same machine, by
 //! medians: these are the only verdicts here that rest on measured time.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use imgcast_tests::netns::{Lab, Node, SENDER_ADDRESS, host_name};
@@ -85,7 +84,7 @@ fn group_times(transfer: &Transfer<'_>, count: usize) -> Vec<Duration> {
 }
 
 fn start_group(transfer: &Transfer<'_>, count: usize) -> Vec<Process> {
-    (0..count).map(|i| transfer.start_receiver(i, &group_copy(transfer, i))).collect()
+    (0..count).map(|i| transfer.start_receiver(i, &transfer.copy(i))).collect()
 }
 
 /// Waits for them all, compares their copies and removes them.
@@ -94,15 +93,11 @@ fn finish_group(transfer: &Transfer<'_>, receivers: &mut [Process]) -> Vec<Durat
     let wanted = sha256(transfer.image);
     for (i, (end, receiver)) in ends.iter().zip(receivers).enumerate() {
         assert!(end.status.success(), "receiver {i}: {end:?}\n{}", receiver.output());
-        let copy = group_copy(transfer, i);
+        let copy = transfer.copy(i);
         assert_eq!(sha256(&copy), wanted, "receiver {i}");
         std::fs::remove_file(&copy).expect("a copy can be removed");
     }
     ends.iter().map(|end| end.elapsed).collect()
-}
-
-fn group_copy(transfer: &Transfer<'_>, receiver: usize) -> PathBuf {
-    transfer.scratch.path(&format!("copy-{receiver}.img"))
 }
 
 fn median(mut times: Vec<Duration>) -> Duration {

@@ -1,6 +1,6 @@
 //! The two command lines under test, in one place.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -21,6 +21,11 @@ pub(crate) struct Transfer<'a> {
 }
 
 impl Transfer<'_> {
+    /// Where the copy of a receiver goes that has no device.
+    pub(crate) fn copy(&self, receiver: usize) -> PathBuf {
+        self.scratch.path(&format!("copy-{receiver}.img"))
+    }
+
     /// Starts the sender, which begins when `min_receivers` have joined.
     pub(crate) fn start_sender(&self, min_receivers: usize) -> Process {
         self.start_sender_with(min_receivers, &[])

@@ -133,14 +133,15 @@ impl Governor {
         let (excess, is_host) = (congestion.max(host), host > congestion);
         let was_asked = keeping.was_asked;
         self.samples.insert(id, Sample { loss, excess, is_host, was_asked, at: now }, active);
-        let excess =
-            self.samples.quantile(|sample| sample.excess).unwrap_or(excess).max(EXCESS_MAX);
-        let is_rested = self.rest_periods == 0 || excess > EXCESS_GROSS;
-        let at_once = self.samples.is_too_much() && is_rested && !self.probe.is_running();
-        if at_once {
-            self.slow_down(excess);
+        if self.probe.is_running() || !self.samples.is_too_much() {
+            return false;
         }
-        at_once
+        let excess = self.samples.quantile(|sample| sample.excess).unwrap_or(excess);
+        let is_rested = self.rest_periods == 0 || excess > EXCESS_GROSS;
+        if is_rested {
+            self.slow_down(excess.max(EXCESS_MAX));
+        }
+        is_rested
     }
 
     /// A receiver that says something for the first time has counted none of the datagrams that

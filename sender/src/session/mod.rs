@@ -361,4 +361,4 @@ const HOUSEKEEPING: Duration = Duration::from_millis(500);
 const FEEDBACK_PER_SECOND: f64 = 5_000.0;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -33,7 +33,7 @@ struct Node {
     id: ReceiverId,
 }
 
-const SESSION: SessionId = SessionId(0x5e55);
+pub(crate) const SESSION: SessionId = SessionId(0x5e55);
 const IMAGE: ImageId = ImageId([7; 32]);
 const BLOCKS: u32 = 40;
 
@@ -42,24 +42,7 @@ impl Table {
         let layout = Layout::new(u64::from(BLOCKS) << 14, 14, 1024).unwrap();
         let mut zero_blocks = BitSet::new(BLOCKS);
         zero_blocks.insert(3);
-        let mut config = SessionConfig {
-            session: SESSION,
-            image: IMAGE,
-            index_hash: [1; 32],
-            layout,
-            zero_blocks,
-            name: Name::new("disk").unwrap(),
-            data_group: "239.255.70.7:6331".parse().unwrap(),
-            unicast_port: 6330,
-            mtu: 1500,
-            receivers_min: 1,
-            wait_min: Duration::ZERO,
-            wait_max: None,
-            start_timeout: Some(Duration::from_secs(30)),
-            rate_start: Some(100_000_000),
-            rate_max: 100_000_000,
-            framing_octets: 66,
-        };
+        let mut config = config(layout, zero_blocks);
         change(&mut config);
         #[expect(clippy::disallowed_methods, reason = "a base for virtual time")]
         let now = Instant::now();
@@ -172,7 +155,30 @@ impl Table {
     }
 }
 
-fn join(number: u8) -> Message<'static> {
+/// A session that one receiver is enough for.
+pub(crate) fn config(layout: Layout, zero_blocks: BitSet) -> SessionConfig {
+    SessionConfig {
+        session: SESSION,
+        image: IMAGE,
+        index_hash: [1; 32],
+        layout,
+        zero_blocks,
+        name: Name::new("disk").unwrap(),
+        data_group: "239.255.70.7:6331".parse().unwrap(),
+        unicast_port: 6330,
+        mtu: 1500,
+        receivers_min: 1,
+        wait_min: Duration::ZERO,
+        wait_max: None,
+        start_timeout: Some(Duration::from_secs(30)),
+        rate_start: Some(100_000_000),
+        rate_max: 100_000_000,
+        framing_octets: 66,
+    }
+}
+
+/// Of host `node` with its number.
+pub(crate) fn join(number: u8) -> Message<'static> {
     Message::Join(Join {
         nonce: [number; 16],
         key: [number; 16],
