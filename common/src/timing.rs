@@ -37,13 +37,16 @@ pub const fn group_log2(receivers: u32) -> u8 {
 }
 
 /// `T_fb`, the window over which receivers spread their feedback: none for up to 32 receivers, all
-/// of whom a sender hears at once without harm, else 1.5·log2(N)·GRTT within 2 … 400 ms.
+/// of whom a sender hears at once without harm, else 1.5·log2(N)·GRTT, or `leisure` if that is
+/// longer, within 2 … 400 ms. While the sender has other things to send an answer may wait, and
+/// one NEED then speaks for many blocks.
 #[must_use]
-pub fn feedback_window(group_log2: u8, grtt: Duration) -> Duration {
+pub fn feedback_window(group_log2: u8, grtt: Duration, leisure: Duration) -> Duration {
     if group_log2 <= GROUP_LOG2_SMALL {
         return Duration::ZERO;
     }
-    (grtt * u32::from(group_log2) * 3 / 2).clamp(FEEDBACK_WINDOW_MIN, FEEDBACK_WINDOW_MAX)
+    let rounds = grtt * u32::from(group_log2) * 3 / 2;
+    rounds.max(leisure).clamp(FEEDBACK_WINDOW_MIN, FEEDBACK_WINDOW_MAX)
 }
 
 /// A backoff within `window` from the truncated exponential distribution of RFC 5401 section
@@ -105,11 +108,14 @@ mod tests {
     #[test]
     fn a_lone_receiver_need_not_wait_and_ten_thousand_wait_twenty_grtt() {
         let grtt = Duration::from_millis(10);
-        assert_eq!(feedback_window(0, grtt), Duration::ZERO);
-        assert_eq!(feedback_window(14, grtt), Duration::from_millis(210));
-        assert_eq!(feedback_window(5, GRTT_MAX), Duration::ZERO);
-        assert_eq!(feedback_window(6, GRTT_MIN), Duration::from_millis(9));
-        assert_eq!(feedback_window(14, GRTT_MAX), Duration::from_millis(400));
+        assert_eq!(feedback_window(0, grtt, Duration::ZERO), Duration::ZERO);
+        assert_eq!(feedback_window(14, grtt, Duration::ZERO), Duration::from_millis(210));
+        assert_eq!(feedback_window(5, GRTT_MAX, GRTT_MAX), Duration::ZERO);
+        assert_eq!(feedback_window(6, GRTT_MIN, Duration::ZERO), Duration::from_millis(9));
+        assert_eq!(feedback_window(14, GRTT_MAX, Duration::ZERO), Duration::from_millis(400));
+        let leisure = Duration::from_millis(140);
+        assert_eq!(feedback_window(6, grtt, leisure), leisure);
+        assert_eq!(feedback_window(14, grtt, leisure), Duration::from_millis(210));
     }
 
     #[test]

@@ -81,7 +81,7 @@ fn the_rate_settles_at_what_a_disk_takes_for_which_memory_is_short() {
         let name = format!("a slow disk among {receivers}");
         report.assert_all_done();
         tell(&name, &report, limit);
-        assert!(share(&report, limit, 0.85..=1.35) >= 0.85, "{name}");
+        assert!(share(&report, limit, 0.85..=1.4) >= 0.85, "{name}");
         assert!((0.9..1.1).contains(&mean(&report, limit)), "{name}");
         assert!(goodput(&report) >= 0.95, "{name}");
     }

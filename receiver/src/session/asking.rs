@@ -156,7 +156,7 @@ impl Session {
         if from_group {
             let inside = self.ledger(header.stream);
             if inside.is_some_and(|ledger| sync.covers_end <= ledger.layout().blocks()) {
-                self.plans[header.stream as usize].update(sync, header.counter);
+                self.plans[header.stream as usize].update(now, sync, header.counter);
             }
         }
         self.asking.attend();

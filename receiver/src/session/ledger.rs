@@ -38,8 +38,6 @@ pub(super) struct Partial {
     /// Position of the last symbol in the group's sequence.
     last_counter: u64,
     last_at: Instant,
-    /// How often in a row it was not asked for because enough seemed to be planned.
-    pub(super) suppressed: u8,
 }
 
 /// What a check of a block came to.
@@ -204,7 +202,6 @@ impl Ledger {
         for partial in self.partial.values_mut().chain(self.checking.values_mut()) {
             partial.last_counter = 0;
             partial.turn_ended = false;
-            partial.suppressed = 0;
         }
     }
 
@@ -223,8 +220,8 @@ impl Ledger {
         })
     }
 
-    pub(super) fn partial_mut(&mut self) -> impl Iterator<Item = (u32, &mut Partial)> {
-        self.partial.iter_mut().map(|(block, partial)| (*block, partial))
+    pub(super) fn partial(&self) -> impl Iterator<Item = (u32, &Partial)> {
+        self.partial.iter().map(|(block, partial)| (*block, partial))
     }
 
     pub(super) const fn untouched(&self) -> &BitSet {
@@ -259,13 +256,11 @@ impl Partial {
             turn_ended: false,
             last_counter: 0,
             last_at: now,
-            suppressed: 0,
         }
     }
 
     fn note(&mut self, now: Instant, via: Via, counter: u64, head: &DataHead) {
         self.last_at = now;
-        self.suppressed = 0;
         if via == Via::Group {
             self.last_counter = self.last_counter.max(counter);
         }

@@ -40,7 +40,7 @@ impl Session {
         let Some(ledger) = ledger else { return (Vec::new(), 0) };
         let trusted: Vec<u32> = ledger.by_unicast().map(|(block, _)| block).collect();
         let (mut needs, mut planned_symbols) = (Vec::new(), 0);
-        for (block, partial) in ledger.partial_mut() {
+        for (block, partial) in ledger.partial() {
             let planned = plan.planned(block);
             let over = if deaf {
                 partial.turn_ended() || partial.last_at() <= quiet
@@ -52,13 +52,9 @@ impl Session {
                 continue;
             }
             let deficit = symbols_of_deficit(partial.deficit());
-            if asking && !deaf && is_enough(planned, deficit) {
-                partial.suppressed += 1;
-                if partial.suppressed <= SUPPRESSIONS_MAX {
-                    planned_symbols += u64::from(deficit);
-                    continue;
-                }
-                partial.suppressed = 0;
+            if asking && !deaf && is_enough(planned, deficit) && plan.is_fresh(block, now) {
+                planned_symbols += u64::from(deficit);
+                continue;
             }
             needs.push(BlockRange::one(block, deficit));
         }
@@ -127,8 +123,6 @@ fn joined(needs: Vec<BlockRange>) -> Vec<BlockRange> {
     joined
 }
 
-/// After so many times in a row the plan is not believed any more.
-const SUPPRESSIONS_MAX: u8 = 2;
 /// By unicast a turn is over when nothing of it came for so long, and four round trips.
 const DEAF_QUIET: Duration = Duration::from_millis(50);
 /// Four NEEDs' worth; more is asked for when these have come.

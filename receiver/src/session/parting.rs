@@ -79,7 +79,7 @@ impl Session {
             heard,
             unheard,
             next_at,
-            wait: DONE_RETRY_MIN,
+            wait: DONE_RETRY_MIN.max(2 * self.asking.grtt()),
             until,
         }));
         self.part_when_due(now);
@@ -114,7 +114,7 @@ impl Session {
             self.part_unheard();
         } else if now >= parting.next_at {
             parting.next_at = now + parting.wait;
-            parting.wait = (parting.wait * 2).min(DONE_RETRY_MAX);
+            parting.wait = (parting.wait * 3 / 2).min(DONE_RETRY_MAX);
             let message = parting.message.clone();
             self.send(Stream::Image, message, 0);
         }
@@ -154,8 +154,8 @@ impl Session {
 
 /// A sender takes in several times as many.
 const DONES_PER_SECOND: f64 = 5_000.0;
-/// Doubled with every try …
-const DONE_RETRY_MIN: Duration = Duration::from_millis(200);
+/// Or two round trips, half as long again with every try …
+const DONE_RETRY_MIN: Duration = Duration::from_millis(50);
 /// … up to this.
 const DONE_RETRY_MAX: Duration = Duration::from_secs(5);
 /// The copy stands, whether the sender hears of it or not.

@@ -1,6 +1,9 @@
 //! What the sender plans for the group, as its SYNCs say.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
 use imgcast_common::wire::{BlockRange, Sync};
 
@@ -8,23 +11,32 @@ use imgcast_common::wire::{BlockRange, Sync};
 #[derive(Debug, Default)]
 pub(super) struct PlanView {
     planned: BTreeMap<u32, BlockRange>,
-    /// What the SYNCs covered: first block → end, and the SYNC's position in the group's sequence.
-    covered: BTreeMap<u32, (u32, u64)>,
+    /// What the SYNCs covered, from the first block on.
+    covered: BTreeMap<u32, Covered>,
+}
+
+/// Blocks that a SYNC spoke of.
+#[derive(Clone, Copy, Debug)]
+struct Covered {
+    end: u32,
+    /// The SYNC's position in the group's sequence.
+    counter: u64,
+    heard_at: Instant,
 }
 
 impl PlanView {
     /// Takes in a SYNC that stood at `counter` in the group's sequence.
-    pub(super) fn update(&mut self, sync: &Sync, counter: u64) {
+    pub(super) fn update(&mut self, now: Instant, sync: &Sync, counter: u64) {
         let (first, end) = (sync.covers_first, sync.covers_end);
         cut(&mut self.planned, first, end, |range, first, end| BlockRange {
             first,
             run: end - first,
             ..*range
         });
-        cut(&mut self.covered, first, end, |(_, counter), _, end| (end, *counter));
+        cut(&mut self.covered, first, end, |covered, _, end| Covered { end, ..*covered });
         self.planned.extend(sync.planned.iter().map(|range| (range.first, *range)));
         if first < end {
-            self.covered.insert(first, (end, counter));
+            self.covered.insert(first, Covered { end, counter, heard_at: now });
         }
     }
 
@@ -36,8 +48,18 @@ impl PlanView {
 
     /// Position of the newest SYNC that covers a block; 0 if none does.
     pub(super) fn covered_at(&self, block: u32) -> u64 {
-        let covering = self.covered.range(..=block).next_back();
-        covering.filter(|(_, (end, _))| block < *end).map_or(0, |(_, (_, counter))| *counter)
+        self.covering(block).map_or(0, |covered| covered.counter)
+    }
+
+    /// Whether what is known of a block was said lately: it may have been sent meanwhile, and that
+    /// been lost as well.
+    pub(super) fn is_fresh(&self, block: u32, now: Instant) -> bool {
+        self.covering(block).is_some_and(|covered| now < covered.heard_at + BELIEVED)
+    }
+
+    fn covering(&self, block: u32) -> Option<&Covered> {
+        let (_, covered) = self.covered.range(..=block).next_back()?;
+        (block < covered.end).then_some(covered)
     }
 
     /// The first block from `block` on that is covered and not listed.
@@ -61,7 +83,7 @@ impl PlanView {
     pub(super) fn unplanned_end(&self, block: u32, end: u32) -> u32 {
         let listed = self.planned.range(block..).next().map_or(end, |(first, _)| *first);
         let covered = self.covered.range(..=block).next_back();
-        let covered = covered.map_or(block, |(_, (end, _))| *end);
+        let covered = covered.map_or(block, |(_, covered)| covered.end);
         listed.min(covered).min(end)
     }
 
@@ -81,9 +103,9 @@ impl Run for BlockRange {
     }
 }
 
-impl Run for (u32, u64) {
+impl Run for Covered {
     fn end(&self) -> u32 {
-        self.0
+        self.end
     }
 }
 
@@ -107,7 +129,11 @@ fn cut<T: Run + Clone>(
     }
 }
 
+/// Several SYNCs, even where the plan takes a few to tell and some are lost.
+const BELIEVED: Duration = Duration::from_millis(500);
+
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "a base for virtual time")]
 mod tests {
     use imgcast_common::wire::{Poll, SenderState, WHOLE};
 
@@ -131,12 +157,12 @@ mod tests {
 
     #[test]
     fn the_newest_word_on_each_block_counts() {
-        let mut plan = PlanView::default();
+        let (mut plan, now) = (PlanView::default(), Instant::now());
         assert_eq!((plan.planned(5), plan.covered_at(5)), (None, 0));
         let whole = BlockRange { first: 0, run: 100, symbols: WHOLE };
-        plan.update(&sync(0, 100, vec![whole]), 7);
+        plan.update(now, &sync(0, 100, vec![whole]), 7);
         assert_eq!((plan.planned(99), plan.covered_at(99)), (Some(WHOLE), 7));
-        plan.update(&sync(10, 20, vec![BlockRange::one(12, 3)]), 8);
+        plan.update(now, &sync(10, 20, vec![BlockRange::one(12, 3)]), 8);
         assert_eq!((plan.planned(9), plan.covered_at(9)), (Some(WHOLE), 7));
         assert_eq!((plan.planned(10), plan.covered_at(10)), (None, 8));
         assert_eq!((plan.planned(12), plan.covered_at(12)), (Some(3), 8));
@@ -146,8 +172,8 @@ mod tests {
 
     #[test]
     fn unplanned_runs_are_found() {
-        let mut plan = PlanView::default();
-        plan.update(&sync(0, 30, vec![BlockRange::one(0, 9), BlockRange::one(12, 3)]), 1);
+        let (mut plan, now) = (PlanView::default(), Instant::now());
+        plan.update(now, &sync(0, 30, vec![BlockRange::one(0, 9), BlockRange::one(12, 3)]), 1);
         assert_eq!(plan.next_unplanned(0, 100), Some(1));
         assert_eq!(plan.unplanned_end(1, 100), 12);
         assert_eq!(plan.next_unplanned(12, 100), Some(13));

@@ -323,6 +323,11 @@ impl Carousel {
         self.whole.is_empty()
     }
 
+    /// Blocks that are owed a whole turn.
+    pub(super) fn owed(&self) -> u32 {
+        self.whole.count()
+    }
+
     pub(super) fn sendable(&self) -> &BitSet {
         &self.sendable
     }

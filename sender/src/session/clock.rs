@@ -1,5 +1,5 @@
 //! The sender's clock as receivers echo it, and the group's round trip time (RFC 5401 section
-//! 3.7.1): a peak counts at once, and decays by a tenth per interval without one.
+//! 3.7.1): a peak counts at once, and is halved per interval without one.
 
 use std::time::{Duration, Instant};
 
@@ -50,7 +50,7 @@ impl Clock {
             return;
         }
         if !self.peak.is_zero() {
-            self.grtt = self.peak.max(self.grtt * 9 / 10).clamp(GRTT_MIN, GRTT_MAX);
+            self.grtt = self.peak.max(self.grtt / 2).clamp(GRTT_MIN, GRTT_MAX);
         }
         self.peak = Duration::ZERO;
         self.decay_at = now + INTERVAL;
@@ -65,5 +65,6 @@ impl Clock {
     }
 }
 
-/// Several polls fall into each interval.
-const INTERVAL: Duration = Duration::from_secs(1);
+/// Dozens of answers to polls fall into each interval, so that what was measured while the rate was
+/// still far too high does not make the whole transfer wait.
+const INTERVAL: Duration = Duration::from_millis(500);

@@ -174,7 +174,7 @@ impl Window {
 }
 
 /// Enough for φ to mean something, few enough to react within a second.
-const WINDOW_BLOCKS: u32 = 32;
+pub(super) const WINDOW_BLOCKS: u32 = 32;
 /// Windows whose reports may still be on their way.
 const WINDOWS_MAX: usize = 16;
 

@@ -62,15 +62,15 @@ impl Samples {
         self.by_receiver.values().filter(|sample| sample.excess > EXCESS_MAX)
     }
 
-    /// The 0.95-quantile of what counts; `None` if nothing does. In a large group one receiver
-    /// alone does not decide it, however few were polled.
+    /// The 0.95-quantile of what counts; `None` if nothing does. In a large group one or
+    /// two receivers do not decide it, however few were polled.
     pub(super) fn quantile(&self, of: impl Fn(&Sample) -> f64) -> Option<f64> {
         let is_small = self.active <= GROUP_SMALL;
         let counting = self.by_receiver.values().filter(|sample| is_small || sample.was_asked);
         let mut values: Vec<f64> = counting.map(of).collect();
         values.sort_unstable_by(f64::total_cmp);
         let rank = (values.len() * 95).div_ceil(100);
-        let rank = if is_small { rank } else { rank.min(values.len().saturating_sub(1)) };
+        let rank = if is_small { rank } else { rank.min(values.len().saturating_sub(2)) };
         values.get(rank.checked_sub(1)?).copied()
     }
 }

@@ -11,17 +11,21 @@ use imgcast_common::{
     wire::{Message, Poll, SenderState, Sync},
 };
 
-use super::{Destination, Session};
+use super::{Destination, Session, repair::WINDOW_BLOCKS};
 
 /// Keeps the times of SYNC.
 #[derive(Debug)]
 pub(super) struct SyncTimer {
     last_at: Instant,
     soon: bool,
+    /// Between SYNCs while nothing is sent.
+    interval: Duration,
     index_at: Instant,
     /// The index is spoken of with every SYNC until then.
     index_busy_until: Instant,
     unicast_at: Instant,
+    /// `T_fb`, as it was told last.
+    feedback_window: Duration,
     poll: Poll,
     last_poll_id: u16,
     polled_at: Instant,
@@ -36,9 +40,11 @@ impl SyncTimer {
         Self {
             last_at: now,
             soon: false,
+            interval: SYNC_INTERVAL,
             index_at: now,
             index_busy_until: now,
             unicast_at: now,
+            feedback_window: Duration::ZERO,
             poll: Poll { mask_bits: 0, id: 0, nonce: 0 },
             last_poll_id: 0,
             polled_at: now,
@@ -77,7 +83,7 @@ impl Session {
         let wait = match (self.syncs.soon, self.state) {
             (true, _) => self.clock.grtt().clamp(GRTT_MIN, SYNC_INTERVAL_SENDING),
             (false, SenderState::Sending) => SYNC_INTERVAL_SENDING,
-            (false, _) => SYNC_INTERVAL,
+            (false, _) => self.syncs.interval,
         };
         self.syncs.last_at + wait
     }
@@ -88,6 +94,9 @@ impl Session {
             return;
         }
         self.syncs.last_at = now;
+        if !self.syncs.soon {
+            self.syncs.interval = (2 * self.syncs.interval).min(SYNC_INTERVAL);
+        }
         self.syncs.soon = false;
         self.governor.on_told(self.group_datagrams);
         if !self.index.is_idle() || self.turns.has_stream(Stream::Index) {
@@ -121,14 +130,15 @@ impl Session {
     fn sync(&mut self, now: Instant, stream: Stream) -> Sync {
         let (covers_first, covers_end, planned) = self.carousel(stream).planned(now);
         let group_log2 = group_log2(self.roster.active_count());
-        let window = feedback_window(group_log2, self.clock.grtt()).as_millis();
+        let window = feedback_window(group_log2, self.clock.grtt(), self.leisure());
+        self.syncs.feedback_window = window;
         let time_micros = self.clock.micros(now.max(self.pacer.last_at()));
         self.syncs.remember(time_micros, self.group_datagrams);
         Sync {
             time_micros,
             grtt: quantise_rtt(self.clock.grtt()),
             group_log2,
-            feedback_window_ms: u16::try_from(window).unwrap_or(u16::MAX),
+            feedback_window_ms: u16::try_from(window.as_millis()).unwrap_or(u16::MAX),
             rate_kilobits: u32::try_from(self.pacer.rate() / 1000).unwrap_or(u32::MAX),
             repair_share: self.repair.share(),
             state: self.state,
@@ -190,9 +200,16 @@ impl Session {
         self.syncs.last_poll_id
     }
 
-    /// `T_fb`.
-    pub(super) fn feedback_window(&self) -> Duration {
-        feedback_window(group_log2(self.roster.active_count()), self.clock.grtt())
+    /// `T_fb`, as receivers were told last.
+    pub(super) const fn feedback_window(&self) -> Duration {
+        self.syncs.feedback_window
+    }
+
+    /// How long answers may wait without holding anybody up: half a window of [`Self::repair`], or
+    /// a part of what is left to send for the first time.
+    fn leisure(&self) -> Duration {
+        let blocks = (self.image.owed() / LEISURE_SHARE).min(WINDOW_BLOCKS / 2);
+        self.pacer.time_for(u64::from(blocks) * self.image.layout().block_size())
     }
 
     /// Whether the session is waiting for nothing but words.
@@ -204,6 +221,7 @@ impl Session {
             (SenderState::Sending, true) => {
                 self.state = SenderState::Idle;
                 self.syncs.soon = true;
+                self.syncs.interval = SYNC_INTERVAL_SENDING;
             }
             (SenderState::Idle, false) => {
                 self.state = SenderState::Sending;
@@ -216,7 +234,8 @@ impl Session {
 
 /// While symbols flow the plan changes all the time.
 const SYNC_INTERVAL_SENDING: Duration = Duration::from_millis(10);
-/// Otherwise SYNC shows that multicast works and measures round trips.
+/// Otherwise, after a word soon and others at intervals that double up to this for whoever lost it,
+/// SYNC shows that multicast works and measures round trips.
 const SYNC_INTERVAL: Duration = Duration::from_millis(500);
 /// Those who do not hear the group need the sender's clock, not its plan.
 const UNICAST_SYNC_INTERVAL: Duration = Duration::from_millis(50);
@@ -226,5 +245,7 @@ const INDEX_SYNCS_FOR: Duration = Duration::from_secs(2);
 const POLL_INTERVAL: Duration = Duration::from_millis(200);
 /// Enough for the 0.95-quantile, whatever the size of the group.
 const POLL_ANSWERS_PER_SECOND: f64 = 64.0;
+/// So much of the time that new blocks still take: when there are none left, answers are urgent.
+const LEISURE_SHARE: u32 = 8;
 /// Seconds of SYNCs while sending: a longer echo is not counted.
 const HISTORY_MAX: usize = 1_024;
