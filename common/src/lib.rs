@@ -12,6 +12,7 @@ pub mod prng;
 pub mod timing;
 pub mod tree;
 pub mod units;
+pub mod watched;
 pub mod wire;
 
 #[doc = include_str!("../PROTOCOL.md")]

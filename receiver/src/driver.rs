@@ -187,7 +187,7 @@ impl<'a> Driver<'a> {
                 self.note_pace(via, begun, octets);
                 Ok(())
             }
-            Arrival::Broken(error) => Err(error.into()),
+            Arrival::Broken(error) => Err(error),
         }
     }
 

@@ -16,6 +16,7 @@ use imgcast_common::{
         Batch, BatchLayout, BatchPool, BatchReceiver, BatchSender, BufferGrant, Family,
         GroupSocket, Interface, NetError, NodeSocket, Offload,
     },
+    watched,
     wire::Header,
 };
 use tokio::sync::mpsc;
@@ -33,7 +34,7 @@ pub(crate) enum Arrival {
     /// Datagrams, and by which way.
     Datagrams(Via, Batch),
     /// A socket cannot be read any more.
-    Broken(NetError),
+    Broken(Error),
 }
 
 /// Sends by unicast, and keeps the readers of all sockets running.
@@ -125,6 +126,7 @@ impl Reader {
         let gathers = grant.granted_bytes >= GATHER_BUFFER_MIN;
         let stop = Arc::new(AtomicBool::new(false));
         let (stopped, arrivals) = (Arc::clone(&stop), arrivals.clone());
+        let panicked = arrivals.clone();
         let mut receiver = BatchReceiver::new(socket, pool)?;
         let read = move || {
             while !stopped.load(Ordering::Relaxed) {
@@ -134,7 +136,7 @@ impl Reader {
                         (Arrival::Datagrams(via, batch), is_small)
                     }
                     Ok(None) => continue,
-                    Err(error) => (Arrival::Broken(error), false),
+                    Err(error) => (Arrival::Broken(error.into()), false),
                 };
                 let broken = matches!(arrival, Arrival::Broken(_));
                 if arrivals.blocking_send(arrival).is_err() || broken {
@@ -145,9 +147,10 @@ impl Reader {
                 }
             }
         };
-        thread::Builder::new()
-            .name("receive".into())
-            .spawn(read)
+        let told = move |text| {
+            let _ = panicked.blocking_send(Arrival::Broken(Error::Internal { text }));
+        };
+        watched::spawn("receive", read, told)
             .map_err(|source| Error::System { action: "start a thread to receive", source })?;
         Ok(Self(stop))
     }

@@ -83,7 +83,7 @@ pub(crate) enum Input {
     Datagrams(Batch),
     Prepared(Prepared),
     NotSent(NetError),
-    NotReceived(NetError),
+    Broken(Error),
 }
 
 struct Driver {
@@ -149,15 +149,8 @@ impl Driver {
             TURNS_QUEUED_MAX,
         )?;
         let (inputs_sender, inputs) = mpsc::channel(INPUTS_MAX);
-        let failed = inputs_sender.clone();
-        let pump = Pump::start(
-            BatchSender::new(Arc::clone(&socket), config.offload),
-            addresses,
-            move |error| {
-                let _ = failed.try_send(Input::NotSent(error));
-            },
-        )
-        .map_err(|source| Error::System { what: "a thread to send", source })?;
+        let sender = BatchSender::new(Arc::clone(&socket), config.offload);
+        let pump = Pump::start(sender, addresses, inputs_sender.clone())?;
         let stop = Arc::new(AtomicBool::new(false));
         reader::start(Arc::clone(&socket), Arc::clone(&stop), inputs_sender.clone())?;
         Ok(Self {
@@ -235,7 +228,7 @@ impl Driver {
                 Input::Datagrams(batch) => self.read(&batch),
                 Input::Prepared(prepared) => self.prepared(prepared),
                 Input::NotSent(error) => self.not_sent(error)?,
-                Input::NotReceived(error) => return Err(error.into()),
+                Input::Broken(error) => return Err(error),
             }
             next = self.inputs.try_recv().ok();
         }

@@ -15,10 +15,14 @@ use std::{
 use imgcast_common::{
     id::{SessionId, Stream},
     net::{BatchSender, Datagram, NetError},
+    watched,
     wire::{DATA_HEAD_LEN, Header, Message, TRAILER_LEN, UNICAST, data_trailer},
 };
+use tokio::sync::mpsc;
 
 use crate::{
+    driver::Input,
+    error::Error,
     image::PreparedBlock,
     session::{BURST_SYMBOLS_MAX, Burst, Destination},
 };
@@ -70,15 +74,15 @@ struct Worker {
 }
 
 impl Pump {
-    /// Starts the thread; `failed` is called with whatever could not be sent.
+    /// Starts the thread; what it could not send goes to `inputs`.
     ///
     /// # Errors
     /// If there is no thread to be had.
     pub(crate) fn start(
         sender: BatchSender,
         addresses: Addresses,
-        failed: impl Fn(NetError) + Send + 'static,
-    ) -> std::io::Result<Self> {
+        inputs: mpsc::Sender<Input>,
+    ) -> Result<Self, Error> {
         let (queue, items) = channel();
         let waiting_octets = Arc::new(AtomicUsize::new(0));
         let (left, accepted) = (Arc::clone(&waiting_octets), Arc::new(AtomicUsize::new(0)));
@@ -93,9 +97,20 @@ impl Pump {
             accepted: Arc::clone(&accepted),
             closing: Arc::clone(&closing),
         };
-        let thread = thread::Builder::new()
-            .name("send".into())
-            .spawn(move || worker.run(&items, &left, failed))?;
+        let panicked = inputs.clone();
+        let failed = move |error| {
+            // While the loop has enough to do it hears of the next one.
+            let _ = inputs.try_send(Input::NotSent(error));
+        };
+        let thread = watched::spawn(
+            "send",
+            move || worker.run(&items, &left, failed),
+            move |reason| {
+                let _ = panicked
+                    .blocking_send(Input::Broken(Error::Internal { task: "send".into(), reason }));
+            },
+        )
+        .map_err(|source| Error::System { what: "a thread to send", source })?;
         Ok(Self { queue: Some(queue), waiting_octets, accepted, closing, thread: Some(thread) })
     }
 
@@ -127,7 +142,7 @@ impl Pump {
         self.waiting_octets.fetch_add(item.octets(), Ordering::Relaxed);
         if let Some(queue) = &self.queue {
             // What is ahead of the network is bounded by `has_room`, messages by their schedule. A
-            // thread that is gone has said why through `failed`.
+            // thread that is gone has said why.
             let _ = queue.send(item);
         }
     }
@@ -285,10 +300,9 @@ mod tests {
             let socket = Arc::new(NodeSocket::open(&interface, 1, 0).unwrap());
             let addresses =
                 Addresses { session: SessionId(1), rendezvous: address, data_group: address };
-            let pump = Pump::start(BatchSender::new(socket, offload), addresses, |error| {
-                panic!("{error}")
-            })
-            .unwrap();
+            let (inputs, mut failures) = mpsc::channel(1);
+            let sender = BatchSender::new(socket, offload);
+            let pump = Pump::start(sender, addresses, inputs).unwrap();
             let block = Arc::new(PreparedBlock::sample(SYMBOLS, 64));
             // Together, close together or far apart, and all handed over at once.
             let mut at = Instant::now();
@@ -311,6 +325,7 @@ mod tests {
                 let early = due[number / SYMBOLS as usize].saturating_duration_since(received);
                 assert!(early <= Duration::from_millis(1), "datagram {number}: {early:?} early");
             }
+            assert!(failures.try_recv().is_err(), "all of it was sent");
         }
     }
 

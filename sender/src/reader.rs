@@ -5,11 +5,13 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    thread,
     time::Duration,
 };
 
-use imgcast_common::net::{BatchLayout, BatchPool, BatchReceiver, NodeSocket};
+use imgcast_common::{
+    net::{BatchLayout, BatchPool, BatchReceiver, NodeSocket},
+    watched,
+};
 use tokio::sync::mpsc;
 
 use crate::{driver::Input, error::Error};
@@ -26,20 +28,24 @@ pub(crate) fn start(
     socket.set_receive_timeout(Some(READER_TIMEOUT))?;
     let pool = BatchPool::new(READER_BATCHES, BatchLayout::plain(FEEDBACK_OCTETS_MAX));
     let mut receiver = BatchReceiver::new(socket, pool)?;
+    let panicked = inputs.clone();
     let read = move || {
         while !stop.load(Ordering::Relaxed) {
             let input = match receiver.receive() {
                 Ok(Some(batch)) => Input::Datagrams(batch),
                 Ok(None) => continue,
-                Err(error) => Input::NotReceived(error),
+                Err(error) => Input::Broken(error.into()),
             };
-            let failed = matches!(input, Input::NotReceived(_));
+            let failed = matches!(input, Input::Broken(_));
             if inputs.blocking_send(input).is_err() || failed {
                 return;
             }
         }
     };
-    let spawned = thread::Builder::new().name("receive".into()).spawn(read);
+    let spawned = watched::spawn("receive", read, move |reason| {
+        let _ = panicked
+            .blocking_send(Input::Broken(Error::Internal { task: "receive".into(), reason }));
+    });
     spawned.map(|_| ()).map_err(|source| Error::System { what: "a thread to receive", source })
 }
 

@@ -31,6 +31,22 @@ fn the_rate_settles_at_what_the_sender_s_own_link_takes() {
     }
 }
 
+/// A report that seems to speak of the rate in force, but counted next to nothing yet, sets a floor
+/// that all others exceed.
+#[test]
+fn a_lossy_medium_never_slows_the_session_however_many_sync_it_loses() {
+    for seed in 1..=20 {
+        let limit = 1_000 * MEGABIT;
+        let report = run(linked(seed, 1, 1_000, 10_000, 200_000));
+        let name = format!("seed {seed}");
+        report.assert_all_done();
+        tell(&name, &report, limit);
+        // While the floor is measured anew R is halved.
+        assert!(share(&report, limit, 0.45..=1.3) > 0.999, "{name}");
+        assert!(goodput(&report) >= 0.7, "{name}");
+    }
+}
+
 #[test]
 fn a_sender_that_does_not_hear_of_its_backlog_never_finds_its_link() {
     for (link, rate_max) in LINKS {

@@ -11,6 +11,8 @@ pub(super) struct LossMeter {
     base: u64,
     overflow: u64,
     overflow_base: u64,
+    /// What was said last.
+    said: (u16, u16),
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -53,14 +55,15 @@ impl LossMeter {
         self.overflow_base = self.overflow;
     }
 
-    /// Recent loss by network and by socket, in 65,536ths.
+    /// Recent loss by network and by socket, in 65,536ths. Until enough was counted since the rate
+    /// changed, that of before: of a few datagrams often none is lost.
     pub(super) fn report(&mut self) -> (u16, u16) {
         self.this.expected = self.newest - self.base;
         self.this.overflow = self.overflow - self.overflow_base;
         let (last, this) = (self.last, self.this);
         let expected = last.expected + this.expected;
-        if expected == 0 {
-            return (0, 0);
+        if expected < COUNTED_MIN {
+            return self.said;
         }
         let lost = expected.saturating_sub(last.received + this.received);
         let socket = (last.overflow + this.overflow).min(lost);
@@ -68,12 +71,15 @@ impl LossMeter {
         if this.expected >= PERIOD_DATAGRAMS {
             self.begin_period();
         }
-        (share(lost - socket), share(socket))
+        self.said = (share(lost - socket), share(socket));
+        self.said
     }
 }
 
 /// A longer gap is no loss but another beginning, or a forged counter.
 const JUMP_MAX: u64 = 1 << 24;
+/// As many as a sender wants a report to speak of.
+const COUNTED_MIN: u64 = 300;
 /// So many show a loss of half a percent, and pass within a fifth of a second at 200 Mbit/s.
 const PERIOD_DATAGRAMS: u64 = 2_048;
 
@@ -85,8 +91,10 @@ mod tests {
     fn gaps_are_loss_and_reordering_is_not() {
         let mut meter = LossMeter::default();
         assert_eq!(meter.report(), (0, 0));
-        for counter in [100, 102, 101, 103, 105, 106, 107, 109] {
-            meter.on_datagram(counter);
+        for ten in 10..50 {
+            for one in [0, 2, 1, 3, 5, 6, 7, 9] {
+                meter.on_datagram(10 * ten + one);
+            }
         }
         assert_eq!(meter.report(), (2 * 6553 + 1, 0), "2 of 10");
     }
@@ -115,13 +123,16 @@ mod tests {
     }
 
     #[test]
-    fn a_restart_forgets_the_past() {
+    fn after_a_restart_it_says_what_it_said_until_it_has_counted_enough() {
         let mut meter = LossMeter::default();
-        meter.on_datagram(1);
-        meter.on_datagram(10);
+        (1..=1000).filter(|counter| counter % 10 != 9).for_each(|it| meter.on_datagram(it));
+        let before = meter.report();
+        assert_eq!(before, (6553, 0), "a tenth");
         meter.restart();
-        meter.on_datagram(11);
-        meter.on_datagram(12);
-        assert_eq!(meter.report(), (0, 0));
+        assert_eq!(meter.report(), before);
+        (1001..1300).for_each(|it| meter.on_datagram(it));
+        assert_eq!(meter.report(), before, "299 datagrams");
+        meter.on_datagram(1300);
+        assert_eq!(meter.report(), (0, 0), "and the past is forgotten");
     }
 }

@@ -233,7 +233,6 @@ impl Governor {
             self.forget_probe(now);
             self.set_rate(RATE_MIN);
         } else if self.silent_periods.is_multiple_of(SILENT_PERIODS_MAX) {
-            self.starting = false;
             self.set_rate(self.rate / 2);
         }
     }
