@@ -127,8 +127,7 @@ const DEPENDENCIES: &[(&str, &str)] = &[
     ("sender", "clap imgcast-common nix thiserror tokio tracing tracing-subscriber"),
     (
         "receiver",
-        "blake3 clap imgcast-common nix rustix serde_json thiserror tokio tracing \
-         tracing-subscriber",
+        "blake3 clap imgcast-common nix serde_json thiserror tokio tracing tracing-subscriber",
     ),
     (
         "tests",

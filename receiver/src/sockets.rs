@@ -19,7 +19,6 @@ use imgcast_common::{
     watched,
     wire::Header,
 };
-use rustix::process::nice;
 use tokio::sync::mpsc;
 use tracing::debug;
 
@@ -130,8 +129,6 @@ impl Reader {
         let panicked = arrivals.clone();
         let mut receiver = BatchReceiver::new(socket, pool)?;
         let read = move || {
-            // Who may not do so receives all the same, and drops a little more.
-            let _ = nice(NICENESS);
             while !stopped.load(Ordering::Relaxed) {
                 let (arrival, is_small) = match receiver.receive() {
                     Ok(Some(batch)) => {
@@ -189,10 +186,6 @@ const UNICAST_BATCHES: usize = 6;
 const RENDEZVOUS_BATCHES: usize = 2;
 /// More than there are batches in all.
 const ARRIVALS_MAX: usize = 32;
-/// Where there are fewer cores than threads those that empty sockets come first: what they do not
-/// take in time is lost, and they need a twentieth of the time. (Without it two cores dropped 3 %
-/// of what came at 2 Gbit/s; with −5 eight receivers on two cores took longer.)
-const NICENESS: i32 = -2;
 /// A batch that is filled less than this emptied the socket.
 const SMALL_BATCH: f64 = 0.5;
 /// So long more may gather then: to wake two threads for every single datagram costs a slow host
