@@ -97,7 +97,8 @@ pub struct ReceiveArgs {
 
     /// Give up if no block gets done for TIME; 0 waits for ever
     ///
-    /// It must be longer than a few blocks take at the sender's rate.
+    /// It must be longer than a few blocks take at the sender's rate. One way:
+    /// if nothing comes from the sender for TIME.
     #[arg(
         long,
         value_name = "TIME",
@@ -289,7 +290,8 @@ Exit codes:
   2  usage                               8  the disk cannot be written
   3  this host's network is not ready    9  verification failed
   4  no sender, or it is gone           10  only other versions on offer
-  5  the sender refused or ejected us   128+n  stopped by signal n
+  5  the sender refused or ejected us   11  one way, and not all arrived
+                                        128+n  stopped by signal n
 
 Each option may be given as an environment variable instead.";
 

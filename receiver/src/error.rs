@@ -17,9 +17,10 @@ use imgcast_common::units::{ByteSize, Seconds};
 use imgcast_common::wire::{EjectReason, RefuseReason};
 
 use crate::image::DeviceUse;
+use crate::session::Lack;
 
 pub use evidence::{Heard, Offer};
-use evidence::{eject_text, refuse_text};
+use evidence::{eject_text, lack_advice, lack_text, refuse_text};
 
 /// Why a run did not end with a verified image.
 #[derive(Debug, thiserror::Error)]
@@ -120,6 +121,16 @@ pub enum Error {
         /// Blocks still missing.
         missing_blocks: u32,
         /// What the network gave meanwhile.
+        heard: Box<Heard>,
+    },
+    /// A session in which nobody can ask for anything is over, and not all of it arrived.
+    #[error("{}: {heard}; {}", lack_text(.lack, *.all_blocks), lack_advice(.lack))]
+    Lacking {
+        /// Blocks of the image.
+        all_blocks: u32,
+        /// What is missing.
+        lack: Box<Lack>,
+        /// What the network gave.
         heard: Box<Heard>,
     },
     /// The output is nothing an image can be written to.
@@ -308,6 +319,7 @@ impl Error {
             Self::Ejected { .. } => "ejected",
             Self::Refused { .. } => "refused",
             Self::Stalled { .. } => "stalled",
+            Self::Lacking { .. } => "lacking",
             Self::TargetKind { .. } => "target-kind",
             Self::TargetBusy { .. } => "target-busy",
             Self::TargetReadOnly { .. } => "target-read-only",
@@ -347,6 +359,7 @@ impl Error {
             Self::Write { .. } | Self::Flush { .. } | Self::Rename { .. } => 8,
             Self::BlockWrong { .. } | Self::IndexWrong { .. } => 9,
             Self::Version { .. } => 10,
+            Self::Lacking { .. } => 11,
             Self::Interrupted { signal } => SIGNAL_EXIT_CODE.saturating_add(*signal),
         }
     }
@@ -385,6 +398,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
+    use crate::session::LackEnd;
 
     fn heard(announcements: u64) -> Box<Heard> {
         Box::new(Heard {
@@ -394,6 +408,21 @@ mod tests {
             group_datagrams: 0,
             foreign_datagrams: 0,
         })
+    }
+
+    fn lack() -> Lack {
+        Lack {
+            blocks: 9,
+            bytes: 9 << 20,
+            runs: vec![(3, 1), (17, 4), (44, 1), (90, 1)],
+            begun: (5, 1_234),
+            index: false,
+            passes_heard: 2,
+            passes: 3,
+            loss_percent: 12,
+            was_full: false,
+            end: LackEnd::Sent,
+        }
     }
 
     fn offer(name: &str) -> Offer {
@@ -458,6 +487,7 @@ mod tests {
             (9, Error::BlockWrong { block: 12, image, attempts: 8 }),
             (9, Error::IndexWrong { image, attempts: 3, text: text() }),
             (10, Error::Version { theirs: 2, ours: 1, interface: interface() }),
+            (11, Error::Lacking { all_blocks: 9, lack: Box::new(lack()), heard: heard(9) }),
             (143, Error::Interrupted { signal: 15 }),
         ]
     }
@@ -508,6 +538,31 @@ mod tests {
         assert!(heard(3).to_string().ends_with(
             "3 announcements, 0 datagrams of the data group, 0 that are foreign or damaged"
         ));
+    }
+
+    #[test]
+    fn what_a_one_way_session_left_out_is_told_with_what_to_do() {
+        let text = |lack| {
+            let (lack, heard) = (Box::new(lack), heard(9));
+            Error::Lacking { all_blocks: 100, lack, heard }.to_string()
+        };
+        let told = text(lack());
+        assert!(
+            told.starts_with(
+                "all was sent one way, and 9 of 100 blocks (9.0 MiB) are missing: 3, 17-20, 44, \
+                 90 and others; of 5 of them at least 1234 symbols; something was heard of 2 of 3 \
+                 passes, with 12 % loss: heard on interface eth0, "
+            ),
+            "{told}"
+        );
+        let full = text(Lack { was_full: true, ..lack() });
+        assert!(full.contains("--memory") && !told.contains("--memory"), "{full}");
+        assert!(told.contains("more --passes") && told.contains("--repair"), "{told}");
+        let end = LackEnd::Stopped("bye\x1b[2J".into());
+        let stopped = text(Lack { end, index: true, passes_heard: 0, ..lack() });
+        assert!(stopped.starts_with("the sender was stopped (\"bye\\u{1b}[2J\") and none "));
+        assert!(stopped.contains("are missing, and so is the index, "), "{stopped}");
+        assert!(stopped.contains("nothing was heard of any pass") && stopped.contains("querier"));
     }
 
     #[test]

@@ -98,10 +98,16 @@ fn print_table(offers: &Offers) {
             ByteSize(offer.layout.bytes()).to_string(),
             sender.to_string(),
             state(offer.state),
-            format!("{} of {}", offer.receivers_joined, offer.receivers_expected),
+            receivers(offer),
             offer.image
         );
     }
+}
+
+/// Who is there, or where nobody can say so, which pass of how many it is.
+fn receivers(offer: &Announce) -> String {
+    let way = if offer.one_way { "pass " } else { "" };
+    format!("{way}{} of {}", offer.receivers_joined, offer.receivers_expected)
 }
 
 fn json(offers: &Offers) -> serde_json::Value {
@@ -114,8 +120,11 @@ fn json(offers: &Offers) -> serde_json::Value {
             "session": session.to_string(),
             "data_group": offer.data_group.to_string(),
             "state": state(offer.state),
-            "receivers_joined": offer.receivers_joined,
-            "receivers_expected": offer.receivers_expected,
+            "one_way": offer.one_way,
+            "receivers_joined": (!offer.one_way).then_some(offer.receivers_joined),
+            "receivers_expected": (!offer.one_way).then_some(offer.receivers_expected),
+            "pass": offer.one_way.then_some(offer.receivers_joined),
+            "passes": offer.one_way.then_some(offer.receivers_expected),
         })
     };
     serde_json::json!({ "v": 1, "offers": offers.iter().map(one).collect::<Vec<_>>() })

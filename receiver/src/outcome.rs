@@ -54,6 +54,9 @@ impl Circumstances<'_> {
             Failure::Stalled => {
                 Error::Stalled { waited: receive_timeout, sender, missing_blocks, heard }
             }
+            Failure::Lacking(lack) => {
+                Error::Lacking { all_blocks: self.status.blocks, lack, heard }
+            }
             Failure::Block(block) => Error::BlockWrong {
                 block: block.number,
                 image: self.image(),

@@ -63,6 +63,14 @@ impl Report {
         let (name, layout) = (&offer.announce.name, offer.announce.layout);
         self.block_bytes = layout.block_size();
         let (size, sender) = (ByteSize(layout.bytes()), offer.sender.ip());
+        if offer.announce.one_way {
+            let (image, passes) = (offer.announce.image, offer.announce.receivers_expected);
+            let text = format!(
+                "listening to {sender} for {name} ({size}), {image}: one way, in {passes} passes; \
+                 what they do not bring cannot be asked for"
+            );
+            return self.console.say(&text);
+        }
         self.console
             .say(&format!("joining {sender} for {name} ({size}), {}", offer.announce.image));
     }
@@ -94,6 +102,7 @@ impl Report {
         }
         let waited = now.saturating_duration_since(self.topic.1);
         let mut text = match status.stage {
+            Stage::Waiting if status.pass.is_some() => waiting_one_way(status),
             Stage::Listening if status.offers == 0 => self.listening(waited),
             Stage::Listening => self.choosing(status.offers),
             Stage::Joining => "waiting for the sender to answer our JOIN".into(),
@@ -147,19 +156,30 @@ impl Report {
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "for people")]
         let rate = BitRate((bits / elapsed.as_secs_f64().max(0.2)) as u64);
         let left = time_left(share(fetched, to_fetch), elapsed);
-        let way = if status.no_multicast { ", by unicast only" } else { "" };
         let loss = status.network_loss * 100.0;
+        if let Some((pass, passes)) = status.pass {
+            // How long it takes depends on what the passes that follow bring.
+            return format!("{percent:3.0} %  {rate}, loss {loss:.1} %, pass {pass} of {passes}");
+        }
+        let way = if status.no_multicast { ", by unicast only" } else { "" };
         format!("{percent:3.0} %  {rate}{left}, loss {loss:.1} %{way}")
     }
 
     pub(crate) fn notice(&mut self, notice: &Notice, offer: Option<&Offer>) {
         let group = offer.map_or_else(String::new, |offer| offer.announce.data_group.to_string());
+        let is_one_way = offer.is_some_and(|offer| offer.announce.one_way);
         let text = match notice {
             Notice::Joined => return,
             Notice::Indexed { zero_blocks } => {
                 self.zero_blocks = *zero_blocks;
                 return;
             }
+            Notice::NoMulticast if is_one_way => format!(
+                "nothing comes from multicast group {group} on {}: nothing else can be asked for; \
+                 check the link, that a switch with IGMP snooping has a querier, and that no \
+                 firewall drops UDP",
+                self.place
+            ),
             Notice::NoMulticast => format!(
                 "nothing comes from multicast group {group} on {}: asking for unicast; check that \
                  a switch with IGMP snooping has a querier, and that no firewall drops UDP",
@@ -187,7 +207,7 @@ impl Report {
         let (image, name) = (offer.announce.image, &offer.announce.name);
         let bytes = offer.announce.layout.bytes();
         println!("verified {image} {name} {bytes} bytes in {seconds:.1} s");
-        if !acknowledged {
+        if !acknowledged && !offer.announce.one_way {
             self.console.say(
                 "warning: the image is verified and written, but the sender did not confirm that \
                  it knows",
@@ -206,6 +226,11 @@ fn waiting(status: &Status) -> String {
         "waiting for the sender to start: {joined} of {expected} receivers joined, starts at \
          {expected}{start}"
     )
+}
+
+fn waiting_one_way(status: &Status) -> String {
+    let start = status.start_in_ms.map(|ms| Duration::from_millis(u64::from(ms)));
+    format!("waiting for the sender to start, in {}", whole_seconds(start.unwrap_or_default()))
 }
 
 /// What to check where a wait takes long.
@@ -257,6 +282,7 @@ mod tests {
             network_loss: 0.0,
             receivers: (1, 1),
             start_in_ms: None,
+            pass: None,
             no_multicast: false,
             silence: Duration::ZERO,
             offers: 0,

@@ -90,6 +90,31 @@ pub struct SendArgs {
     #[arg(default_value = "5m", help_heading = START)]
     pub start_timeout: Seconds,
 
+    /// Send to receivers that cannot answer, then end
+    ///
+    /// For satellites, data diodes, broken unicast. Nobody is waited for: what is
+    /// sent is announced for 2 s, or for --min-wait, and sent at --max-bitrate,
+    /// which has to be given. Each receiver finds out whether it has all of it; if
+    /// not, it says what it lacks and exits with 11.
+    #[arg(long, env = "IMGCAST_ONE_WAY", hide_env_values = true)]
+    #[arg(value_parser = BoolishValueParser::new(), help_heading = ONE_WAY)]
+    pub one_way: bool,
+
+    /// One way: send all of the image N times [default: 2]
+    ///
+    /// Who comes late, or is cut off for a while, gets in the next pass what it
+    /// missed in this one.
+    #[arg(long, value_name = "N", env = "IMGCAST_PASSES", hide_env_values = true)]
+    #[arg(value_parser = clap::value_parser!(u8).range(1..), help_heading = ONE_WAY)]
+    pub passes: Option<u8>,
+
+    /// One way: repair symbols for each pass, in PERCENT of the image [default: 5]
+    ///
+    /// With 5, one pass stands 1.5 % of loss and two passes stand 15 %.
+    #[arg(long, value_name = "PERCENT", env = "IMGCAST_REPAIR", hide_env_values = true)]
+    #[arg(value_parser = clap::value_parser!(u8).range(..=100), help_heading = ONE_WAY)]
+    pub repair: Option<u8>,
+
     /// Send no faster than RATE bits per second
     ///
     /// 900M, 2.5G. Sending starts at this rate and adapts below it. Without it,
@@ -180,6 +205,7 @@ fn name(text: &str) -> Result<Name, String> {
 }
 
 const START: &str = "When to start";
+const ONE_WAY: &str = "Without a way back";
 const NETWORK: &str = "Network";
 const OUTPUT: &str = "Output";
 
@@ -191,6 +217,8 @@ Examples:
       to forty machines, or to those that are there after five minutes
   imgcast-sender send /dev/vg0/golden --name node --interface eth1
       a block device under a name of its own, on this interface
+  imgcast-sender send node.img --one-way --passes 3 --max-bitrate 20M
+      three times, to whoever listens behind a satellite or a data diode
   IMGCAST_MAX_BITRATE=400M imgcast-sender send node.img
       options from the environment, here to leave room on the link
 
@@ -200,7 +228,7 @@ While it runs:
   SIGINT     stops and tells the receivers; a second time, stops at once
 
 Exit codes:
-  0  all expected receivers have verified the image
+  0  all expected receivers have verified the image; one way: all was sent
   1  internal error
   2  the command line makes no sense
   3  image, interface or socket cannot be used
@@ -286,7 +314,7 @@ mod tests {
             assert_eq!(argument.get_env().unwrap().to_str(), Some(variable.as_str()));
             options += 1;
         }
-        assert_eq!(options, 16);
+        assert_eq!(options, 19);
     }
 
     #[test]
@@ -306,6 +334,9 @@ mod tests {
             "--portbase=0",
             "--portbase=65535",
             "--mcast-data-address=everywhere",
+            "--passes=0",
+            "--passes=256",
+            "--repair=101",
             "--name=a/b",
             "--name=..",
         ] {

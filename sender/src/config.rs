@@ -16,6 +16,7 @@ use tracing_subscriber::filter::Targets;
 
 use crate::cli::{Args, Command, SendArgs, Switch};
 use crate::error::Error;
+use crate::session::OneWay;
 
 /// What to send, to whom and how.
 #[derive(Clone, Debug)]
@@ -26,6 +27,8 @@ pub struct Config {
     pub name: Name,
     /// When sending begins.
     pub start: StartRule,
+    /// Nobody can answer: how it is sent then.
+    pub one_way: Option<OneWay>,
     /// The upper bound of the sending rate; `None` leaves it to the interface.
     pub rate_bits_per_second_max: Option<u64>,
     /// The interface by name, address or subnet; `None` if it goes without saying.
@@ -84,14 +87,16 @@ impl TryFrom<Args> for Config {
         if let Some(max) = args.max_wait.filter(|max| args.min_wait > *max) {
             return Err(Error::WaitsCross { min: args.min_wait, max });
         }
+        let one_way = one_way(&args)?;
         let name = args.name.clone().map_or_else(|| name_of(&args.image), Ok)?;
         Ok(Self {
             start: StartRule {
                 receivers_min: args.min_receivers,
-                wait_min: args.min_wait.0,
+                wait_min: args.min_wait.0.max(one_way.map_or(Duration::ZERO, |_| ONE_WAY_LEAD)),
                 wait_max: args.max_wait.map(|wait| wait.0),
                 timeout: Some(args.start_timeout.0).filter(|timeout| !timeout.is_zero()),
             },
+            one_way,
             name,
             rate_bits_per_second_max: args.max_bitrate.map(|rate| rate.0),
             hops: args.ttl,
@@ -157,6 +162,29 @@ fn rendezvous(args: &SendArgs) -> Result<(Family, IpAddr), Error> {
     }
 }
 
+/// How the image is sent if nobody can answer; refuses what makes no sense then, or only then.
+fn one_way(args: &SendArgs) -> Result<Option<OneWay>, Error> {
+    if !args.one_way {
+        let given = [("--passes", args.passes.is_some()), ("--repair", args.repair.is_some())];
+        return match given.into_iter().find(|(_, is_given)| *is_given) {
+            Some((option, _)) => Err(Error::NotOneWay { option }),
+            None => Ok(None),
+        };
+    }
+    let waits =
+        [("--min-receivers", args.min_receivers > 1), ("--max-wait", args.max_wait.is_some())];
+    if let Some((option, _)) = waits.into_iter().find(|(_, is_given)| *is_given) {
+        return Err(Error::OneWayWaits { option });
+    }
+    if args.max_bitrate.is_none() {
+        return Err(Error::OneWayRate);
+    }
+    Ok(Some(OneWay {
+        passes: args.passes.unwrap_or(PASSES),
+        repair_percent: args.repair.unwrap_or(REPAIR_PERCENT),
+    }))
+}
+
 /// The file name of the image with everything replaced that a [`Name`] does not allow.
 fn name_of(image: &Path) -> Result<Name, Error> {
     let file_name = image.file_name().unwrap_or_default().to_string_lossy();
@@ -178,6 +206,15 @@ fn log(args: &SendArgs) -> Targets {
     let ours = || Targets::new().with_default(Level::WARN).with_target("imgcast", level);
     args.log_filter.clone().unwrap_or_else(ours)
 }
+
+/// Receivers that run already hear the first announcements, choose, and join the group by then.
+const ONE_WAY_LEAD: Duration = Duration::from_secs(2);
+
+/// What a cut took, or a late start, the second pass brings.
+const PASSES: u8 = 2;
+
+/// Random loss of 1.5 % is made up for in a single pass; more costs all the time that few need.
+const REPAIR_PERCENT: u8 = 5;
 
 /// Where receivers listen for sessions, IPv4.
 const RENDEZVOUS_V4: Ipv4Addr = Ipv4Addr::new(239, 255, 63, 30);
@@ -280,6 +317,28 @@ mod tests {
         let error = config(&["--min-wait=2m", "--max-wait=90"]).unwrap_err();
         assert_eq!((error.code(), error.exit_code()), ("waits-cross", 2));
         assert!(config(&["--min-wait=90", "--max-wait=90s"]).is_ok());
+    }
+
+    #[test]
+    fn one_way_needs_a_rate_and_waits_for_nobody() {
+        let sent = config(&["--one-way", "--max-bitrate=20M"]).unwrap();
+        assert_eq!(sent.one_way, Some(OneWay { passes: 2, repair_percent: 5 }));
+        assert_eq!((sent.start.wait_min, sent.start.wait_max), (Duration::from_secs(2), None));
+        let more = ["--one-way", "--max-bitrate=1M", "--passes=9", "--repair=0", "--min-wait=60"];
+        let more = config(&more).unwrap();
+        assert_eq!(more.one_way, Some(OneWay { passes: 9, repair_percent: 0 }));
+        assert_eq!(more.start.wait_min, Duration::from_secs(60));
+        for (options, code, words) in [
+            (&["--one-way"][..], "one-way-rate", "--max-bitrate"),
+            (&["--passes=3"], "not-one-way", "--passes"),
+            (&["--repair=3"], "not-one-way", "--repair"),
+            (&["--one-way", "--max-bitrate=1M", "--min-receivers=2"], "one-way-waits", "--min-r"),
+            (&["--one-way", "--max-bitrate=1M", "--max-wait=9"], "one-way-waits", "--max-wait"),
+        ] {
+            let error = config(options).unwrap_err();
+            assert_eq!((error.code(), error.exit_code()), (code, 2));
+            assert!(error.to_string().contains(words), "{error}");
+        }
     }
 
     #[test]

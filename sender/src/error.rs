@@ -106,6 +106,27 @@ pub enum Error {
         /// The longest wait.
         max: Seconds,
     },
+    /// Nobody can tell what the network carries, and the operator did not.
+    #[error(
+        "--one-way needs --max-bitrate: no receiver can say what the network carries; give a rate \
+         that every link on the way takes, with what else it has to carry"
+    )]
+    OneWayRate,
+    /// Receivers are waited for that cannot say that they are there.
+    #[error(
+        "{option} makes no sense with --one-way: nobody can join; leave it out, and give receivers \
+         time to start with --min-wait"
+    )]
+    OneWayWaits {
+        /// The option.
+        option: &'static str,
+    },
+    /// An option for sessions without a way back.
+    #[error("{option} is for --one-way only: receivers that can answer ask for what they lack")]
+    NotOneWay {
+        /// The option.
+        option: &'static str,
+    },
     /// An interface, a socket or the way to the receivers.
     #[error(transparent)]
     Network(#[from] NetError),
@@ -159,6 +180,9 @@ impl Error {
             Self::NotAGroup { .. } => "not-a-group",
             Self::FamiliesDiffer { .. } => "families-differ",
             Self::WaitsCross { .. } => "waits-cross",
+            Self::OneWayRate => "one-way-rate",
+            Self::OneWayWaits { .. } => "one-way-waits",
+            Self::NotOneWay { .. } => "not-one-way",
             Self::Network(error) => Trouble::of(error).code(),
             Self::NoReceivers { .. } => "no-receivers",
             Self::Interrupted { .. } => "interrupted",
@@ -177,9 +201,12 @@ impl Error {
             | Self::ImageTooLarge { .. } => exit::PREFLIGHT,
             Self::ImageRead { .. } => exit::READ,
             Self::ImageChanged { .. } => exit::VERIFICATION,
-            Self::NotAGroup { .. } | Self::FamiliesDiffer { .. } | Self::WaitsCross { .. } => {
-                exit::USAGE
-            }
+            Self::NotAGroup { .. }
+            | Self::FamiliesDiffer { .. }
+            | Self::WaitsCross { .. }
+            | Self::OneWayRate
+            | Self::OneWayWaits { .. }
+            | Self::NotOneWay { .. } => exit::USAGE,
             Self::Network(error) => Trouble::of(error).exit_code(),
             Self::NoReceivers { .. } => exit::NO_RECEIVERS,
             Self::Interrupted { signal } => {
@@ -250,7 +277,7 @@ impl Trouble {
 
 /// What the exit codes mean.
 pub mod exit {
-    /// All receivers that were waited for have verified the image.
+    /// All receivers that were waited for have verified the image; one way: all was sent.
     pub const COMPLETE: u8 = 0;
     /// A defect of the program, or a system that cannot even start threads.
     pub const INTERNAL: u8 = 1;
@@ -308,6 +335,9 @@ mod tests {
             (Error::NotAGroup { option: "--x", address: v4 }, "not-a-group", 2),
             (Error::FamiliesDiffer { rendezvous: v4, data: v6 }, "families-differ", 2),
             (Error::WaitsCross { min, max }, "waits-cross", 2),
+            (Error::OneWayRate, "one-way-rate", 2),
+            (Error::OneWayWaits { option: "--x" }, "one-way-waits", 2),
+            (Error::NotOneWay { option: "--x" }, "not-one-way", 2),
             (network(NetError::InterfaceDown { name: name() }), "interface", 3),
             (network(NetError::List { source: source() }), "interface", 3),
             (network(NetError::Bind { address, interface: name(), source: source() }), "socket", 3),
@@ -342,7 +372,7 @@ mod tests {
             assert_eq!((error.code(), error.exit_code()), (code, exit_code), "{error}");
         }
         let codes: BTreeSet<_> = all().iter().map(|(error, ..)| error.code()).collect();
-        assert_eq!(codes.len(), 18, "13 variants besides Network, and five kinds of that");
+        assert_eq!(codes.len(), 21, "16 variants besides Network, and five kinds of that");
     }
 
     #[test]

@@ -23,12 +23,13 @@ pub(crate) fn session_config(
         data_group: addresses.data_group,
         unicast_port,
         mtu: u16::try_from(interface.mtu_octets).unwrap_or(u16::MAX),
-        receivers_min: config.start.receivers_min,
+        receivers_min: config.one_way.map_or(config.start.receivers_min, |_| 0),
         wait_min: config.start.wait_min,
         wait_max: config.start.wait_max,
         start_timeout: config.start.timeout,
         rate_start: config.rate_bits_per_second_max,
         rate_max: rate_max(config, interface),
+        one_way: config.one_way,
         framing_octets: framing(interface.family()),
     }
 }

@@ -127,6 +127,7 @@ impl Report {
         let since = *self.waited_since.get_or_insert(now);
         let joined = status.active + status.done + status.gone;
         match status.state {
+            _ if status.pass.is_some() => self.told_one_way(now, status),
             SenderState::Gathering => ("gathering", gathering(now, status, hears_keys)),
             SenderState::Sending => {
                 let elapsed = now.saturating_duration_since(self.began_at.unwrap_or(since));
@@ -154,6 +155,37 @@ impl Report {
                 ("idle", text)
             }
             SenderState::Closing => ("closing", "telling the receivers that it is over".into()),
+        }
+    }
+
+    /// Where nobody answers: how far the sending is.
+    fn told_one_way(&self, now: Instant, status: &Status) -> (&'static str, String) {
+        let (begun, all) = status.pass.unwrap_or_default();
+        match (status.state, status.starts_at) {
+            (SenderState::Gathering, at) => {
+                let left = at.unwrap_or(now).saturating_duration_since(now).as_secs();
+                let left = Seconds(Duration::from_secs(left));
+                let text = format!(
+                    "announcing, one way: starts in {left}; on the nodes: imgcast-receiver \
+                     receive --output TARGET"
+                );
+                ("gathering", text)
+            }
+            (SenderState::Sending, _) => {
+                let elapsed = now.saturating_duration_since(self.began_at.unwrap_or(now));
+                let text = format!(
+                    "{:3.0} %  {}{}  pass {begun} of {all}, repair {:.1} %",
+                    status.progress * 100.0,
+                    BitRate(status.rate),
+                    time_left(status.progress, elapsed),
+                    status.repair_share * 100.0,
+                );
+                ("sending", text)
+            }
+            (SenderState::Idle, _) => ("idle", "all is sent; the last of it arrives".into()),
+            (SenderState::Closing, _) => {
+                ("closing", "telling whoever listens that it is over".into())
+            }
         }
     }
 
@@ -196,6 +228,13 @@ impl Report {
         members.sort_by_key(|member| (rank(member.state), Reverse(self.elapsed(member))));
         for line in self.table(now, &members) {
             println!("{line}");
+        }
+        if let Some((begun, all)) = session.status().pass {
+            let text = format!(
+                "{begun} of {all} passes sent, one way: each receiver's own exit code says whether \
+                 it has the image"
+            );
+            self.console.say(&text);
         }
     }
 

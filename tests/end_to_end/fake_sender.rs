@@ -143,6 +143,7 @@ impl Session {
             layout: self.layout,
             data_group: self.group,
             unicast_port: self.unicast_port,
+            one_way: false,
             state: SenderState::Sending,
             start_in_ms: 0,
             receivers_expected: 1,

@@ -9,6 +9,7 @@ mod control;
 mod fake_sender;
 mod hostile;
 mod ipv6;
+mod one_way;
 mod receiver_exits;
 mod sender_exits;
 mod signals;

@@ -26,6 +26,9 @@ fn a_sender_with_a_senseless_command_line_exits_with_2() {
         (&["--mcast-rdv-address", "10.0.0.1"], "error[not-a-group]: "),
         (&["--mcast-rdv-address", "ff15::1", "--mcast-data-address", "239.1.1.1"], "families"),
         (&["--min-wait", "2m", "--max-wait", "1m"], "error[waits-cross]: "),
+        (&["--one-way"], "error[one-way-rate]: --one-way needs --max-bitrate"),
+        (&["--one-way", "--max-bitrate", "9M", "--min-receivers", "2"], "error[one-way-waits]: "),
+        (&["--passes", "3"], "error[not-one-way]: --passes is for --one-way only"),
     ] {
         let mut sender = stage.send(&image, options);
         sender.exit_with(2, DEADLINE);

@@ -8,6 +8,7 @@ mod feedback;
 mod limits;
 mod loss;
 mod multicast;
+mod one_way;
 mod planted;
 mod quiet;
 mod random;

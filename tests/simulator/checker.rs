@@ -33,6 +33,7 @@ pub(crate) struct Counts {
     pub(crate) needs: u64,
     pub(crate) reports: u64,
     pub(crate) syncs: u64,
+    pub(crate) from_receivers: u64,
 }
 
 /// The newest of one session.

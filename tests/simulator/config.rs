@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use imgcast_sender::session::OneWay;
+
 use crate::planted::PlantedBug;
 
 /// A world, from its image to the faults that befall it.
@@ -87,6 +89,8 @@ pub struct SenderConfig {
     pub rate_start: Option<u64>,
     /// Rate never to exceed, in bits per second.
     pub rate_max: u64,
+    /// Nobody can answer it: how it sends then.
+    pub one_way: Option<OneWay>,
     /// Bits per second that its own link takes from its socket, which waits for it and drops
     /// nothing; `None`: any number.
     pub link_bits_per_second: Option<u64>,
@@ -254,6 +258,7 @@ impl SenderConfig {
             wait_max: Some(Duration::from_secs(5)),
             rate_start: None,
             rate_max: 4_000_000,
+            one_way: None,
             link_bits_per_second: None,
             turn_delay: Duration::from_millis(1),
             crash: None,

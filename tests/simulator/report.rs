@@ -32,6 +32,8 @@ pub struct Report {
     pub needs: u64,
     /// Plain reports.
     pub reports: u64,
+    /// Datagrams that receivers sent, whatever they were.
+    pub from_receivers: u64,
     /// SYNCs to the group.
     pub syncs: u64,
     /// What the rate of the first sender has been, in bits per second, and since when.

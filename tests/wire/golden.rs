@@ -122,6 +122,7 @@ fn expected() -> BTreeMap<&'static str, (Header, Message<'static>, usize)> {
     BTreeMap::from([
         ("announce-ipv4", (unicast(7), announce_ipv4(), 1464)),
         ("announce-ipv6", (unicast(7), announce_ipv6(), 1432)),
+        ("announce-one-way", (unicast(7), announce_one_way(), 0)),
         ("announce-short", (unicast(7), announce_short(), 0)),
         ("join", (header(1), Message::Join(join()), 1464)),
         ("join-ask", (nowhere, join_ask(), 512)),
@@ -162,6 +163,7 @@ fn announce() -> Announce {
         layout: Layout::new(5_000_000_000, 20, 1408).unwrap(),
         data_group: "239.255.75.205:6331".parse().unwrap(),
         unicast_port: 49_152,
+        one_way: false,
         state: SenderState::Gathering,
         start_in_ms: 30_000,
         receivers_expected: 40,
@@ -193,6 +195,18 @@ fn announce_short() -> Message<'static> {
     Message::Announce(Announce {
         layout: Layout::new(1 << 43, 23, 8896).unwrap(),
         data_group: "239.255.75.205:65535".parse().unwrap(),
+        ..announce()
+    })
+}
+
+/// In the second of three passes.
+fn announce_one_way() -> Message<'static> {
+    Message::Announce(Announce {
+        one_way: true,
+        state: SenderState::Sending,
+        start_in_ms: 0,
+        receivers_expected: 3,
+        receivers_joined: 2,
         ..announce()
     })
 }

@@ -102,6 +102,15 @@ fn a_sender_is_gathering_sending_idle_or_closing() {
 }
 
 #[test]
+fn only_an_announce_is_one_way_and_that_changes_nothing_of_its_state() {
+    let (one_way, field) = ([[0x80], [0x81], [0x82], [0x83]], WireError::Field("state"));
+    assert_limits("announce-one-way", "state", &one_way, &[[0x84], [0xc0], [0x41]], field);
+    for name in ["welcome", "sync"] {
+        assert_limits(name, "state", &[[0]], &one_way, field);
+    }
+}
+
+#[test]
 fn a_name_is_1_to_64_letters_digits_dots_underscores_and_hyphens() {
     let reason_of = |name: &[u8]| with_text("announce-ipv4", "name", name).parse().err();
     for name in ["a", "A-Z_0.9", "...", "..a", &"n".repeat(64)] {

@@ -126,7 +126,7 @@ fn stream_header() -> impl Strategy<Value = Header> {
 fn announce() -> impl Strategy<Value = Announce> {
     let hashes = (uniform32(any::<u8>()), uniform32(any::<u8>()), uniform16(any::<u8>()));
     let keys = (uniform32(any::<u8>()), uniform32(any::<u8>()), uniform32(any::<u8>()));
-    let state = (sender_state(), any::<u32>(), any::<u32>(), any::<u32>());
+    let state = (sender_state(), any::<u32>(), any::<u32>(), any::<u32>(), any::<bool>());
     let place = (layout(), data_group(), 1..=u16::MAX, "[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}");
     (hashes, keys, state, place).prop_map(|(hashes, keys, state, place)| Announce {
         image: ImageId(hashes.0),
@@ -134,6 +134,7 @@ fn announce() -> impl Strategy<Value = Announce> {
         layout: place.0,
         data_group: place.1,
         unicast_port: place.2,
+        one_way: state.4,
         state: state.0,
         start_in_ms: state.1,
         receivers_expected: state.2,

@@ -9,10 +9,10 @@
 //! | T                                                      2 |
 //! | data group: family 1, address 16, port 2              19 |
 //! | sender's unicast port                                  2 |
-//! | state                                                  1 |
+//! | one way: top bit; state                                1 |
 //! | start in ms                                            4 |
-//! | receivers expected                                     4 |
-//! | receivers joined                                       4 |
+//! | receivers expected, or passes                          4 |
+//! | receivers joined, or the pass under way                4 |
 //! | session salt                                          16 |
 //! | signer's key                                          32 |
 //! | signature                                             64 |
@@ -41,13 +41,17 @@ pub struct Announce {
     pub data_group: SocketAddr,
     /// Where the sender takes unicast; its address is the one that this datagram came from.
     pub unicast_port: u16,
+    /// Whether nothing that a receiver says reaches the sender: receivers only listen.
+    pub one_way: bool,
     /// What the sender is doing.
     pub state: SenderState,
     /// Milliseconds until sending begins at the latest; `u32::MAX` where no time is set.
     pub start_in_ms: u32,
-    /// How many receivers the sender waits for, or has welcomed if these are more.
+    /// How many receivers the sender waits for, or has welcomed if these are more; one way: how
+    /// often all of the image is sent.
     pub receivers_expected: u32,
-    /// How many have joined and are not done or lost.
+    /// How many have joined and are not done or lost; one way: the pass under way, from 1, and 0
+    /// before the start.
     pub receivers_joined: u32,
     /// Random octets that session keys are derived with.
     pub salt: [u8; 16],
@@ -95,13 +99,16 @@ impl Announce {
         if !data_group.ip().is_multicast() || data_group.port() == 0 {
             return Err(WireError::Field("data group"));
         }
+        let unicast_port = reader.u16()?;
+        let state = reader.u8()?;
         let announce = Self {
             image,
             index_hash,
             layout: layout.ok_or(WireError::Field("layout"))?,
             data_group,
-            unicast_port: reader.u16()?,
-            state: SenderState::parse(reader.u8()?)?,
+            unicast_port,
+            one_way: state & ONE_WAY != 0,
+            state: SenderState::parse(state & !ONE_WAY)?,
             start_in_ms: reader.u32()?,
             receivers_expected: reader.u32()?,
             receivers_joined: reader.u32()?,
@@ -125,7 +132,7 @@ impl Announce {
         writer.u16(self.layout.symbol_size());
         writer.address(self.data_group);
         writer.u16(self.unicast_port);
-        writer.u8(self.state as u8);
+        writer.u8(self.state as u8 | if self.one_way { ONE_WAY } else { 0 });
         writer.u32(self.start_in_ms);
         writer.u32(self.receivers_expected);
         writer.u32(self.receivers_joined);
@@ -135,3 +142,6 @@ impl Announce {
         writer.text(self.name.as_str(), NAME_OCTETS_MAX);
     }
 }
+
+/// Beside the state: nobody is to answer.
+const ONE_WAY: u8 = 0x80;

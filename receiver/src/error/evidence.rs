@@ -7,6 +7,9 @@ use imgcast_common::id::ImageId;
 use imgcast_common::units::ByteSize;
 use imgcast_common::wire::{EjectReason, RefuseReason};
 
+use super::NETWORK_ADVICE;
+use crate::session::{Lack, LackEnd};
+
 /// What the network gave while something was waited for, and where it was listened.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Heard {
@@ -55,6 +58,55 @@ impl fmt::Display for Offer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { name, image, image_bytes, sender } = self;
         write!(f, "{name} ({}, id {image}, from {sender})", ByteSize(*image_bytes))
+    }
+}
+
+/// What is missing, and how it came to that.
+pub(super) fn lack_text(lack: &Lack, all_blocks: u32) -> String {
+    let how = match &lack.end {
+        LackEnd::Sent => "all was sent one way".to_owned(),
+        LackEnd::Silence => "the one-way sender fell silent and none took its place".to_owned(),
+        LackEnd::Stopped(text) => {
+            format!("the sender was stopped ({text:?}) and none took its place")
+        }
+    };
+    let (blocks, bytes) = (lack.blocks, ByteSize(lack.bytes));
+    let run = |(first, run): &(u32, u32)| match run {
+        1 => first.to_string(),
+        run => format!("{first}-{}", first + run - 1),
+    };
+    let runs: Vec<String> = lack.runs.iter().map(run).collect();
+    let told: u32 = lack.runs.iter().map(|(_, run)| run).sum();
+    let others = if told < blocks { " and others" } else { "" };
+    let index = if lack.index { ", and so is the index, without which none counts" } else { "" };
+    let begun = match lack.begun {
+        (0, _) => String::new(),
+        (blocks, symbols) => format!("; of {blocks} of them at least {symbols} symbols"),
+    };
+    let passes = match (lack.passes_heard, lack.passes) {
+        (0, _) => "nothing was heard of any pass".to_owned(),
+        (heard, passes) => format!(
+            "something was heard of {heard} of {passes} passes, with {} % loss",
+            lack.loss_percent
+        ),
+    };
+    format!(
+        "{how}, and {blocks} of {all_blocks} blocks ({bytes}) are missing{index}: {}{others}\
+         {begun}; {passes}",
+        runs.join(", ")
+    )
+}
+
+/// What to do about it.
+pub(super) const fn lack_advice(lack: &Lack) -> &'static str {
+    if lack.passes_heard == 0 {
+        NETWORK_ADVICE
+    } else if lack.was_full {
+        "its memory was full of blocks that lacked symbols, and what came for others was dropped: \
+         give it more --memory, or start the sender with --repair for more than is lost"
+    } else {
+        "start this receiver before the sender, and the sender with more --passes, with --repair \
+         for more than is lost, or with a lower --max-bitrate"
     }
 }
 

@@ -110,6 +110,11 @@ impl Asking {
         self.network_loss
     }
 
+    /// What is lost, in 65,536ths, where no report tells it.
+    pub(super) fn note_loss(&mut self, network_loss: u16) {
+        self.network_loss = f64::from(network_loss) / 65_536.0;
+    }
+
     const fn cycle_timeout(&self) -> Option<Instant> {
         match self.cycle {
             Cycle::Idle { since } if self.attention => Some(since),

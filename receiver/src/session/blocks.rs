@@ -47,10 +47,12 @@ impl Session {
         if !matches!(self.phase, Phase::Joining(_) | Phase::Member) {
             return Verdict::Unwanted;
         }
+        // Nobody can be asked for others, whatever becomes of those of the group.
+        let trusted_as = if self.is_one_way() { Via::Unicast } else { via };
         let room = header.stream == Stream::Index || self.free_blocks() > 0;
         let judged = header.stream == Stream::Index || self.index_known;
         let Some(ledger) = self.ledger(header.stream) else { return Verdict::Unwanted };
-        let verdict = ledger.accept(now, via, header.counter, head, room);
+        let verdict = ledger.accept(now, trusted_as, header.counter, head, room);
         let ended = head.still_to_come == 0;
         if verdict == Verdict::Enough && judged {
             ledger.begin_check(head.block);
@@ -58,6 +60,9 @@ impl Session {
             self.events.push_back(Event::Check(block));
         } else if ended {
             self.asking.attend();
+        }
+        if let Some(one_way) = self.one_way.as_mut().filter(|_| header.stream == Stream::Image) {
+            one_way.on_symbol(head.turn, verdict);
         }
         verdict
     }

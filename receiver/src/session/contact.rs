@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use imgcast_common::wire::SenderState;
 
-use super::{Event, Failure, Notice, Phase, Session, Via, is_group_counter};
+use super::{Event, Failure, LackEnd, Notice, Phase, Session, Via, is_group_counter};
 
 /// When what was heard last.
 #[derive(Debug)]
@@ -93,6 +93,11 @@ impl Contact {
         self.no_multicast
     }
 
+    /// When the group was heard last.
+    pub(super) const fn group_at(&self) -> Instant {
+        self.group_at
+    }
+
     pub(super) fn silence(&self, now: Instant) -> Duration {
         now.saturating_duration_since(self.heard_at)
     }
@@ -140,6 +145,7 @@ impl Session {
             self.contact.orphan(now);
             self.events.push_back(Event::Notice(Notice::SenderSilent));
         }
+        self.watch_passes(now);
         if self.contact.is_orphaned() {
             self.look_again(now);
         }
@@ -153,7 +159,9 @@ impl Session {
         if timeout.is_some_and(|timeout| now >= self.progress_at + timeout)
             && !self.contact.is_orphaned()
         {
-            self.fail(now, Failure::Stalled);
+            let failure =
+                if self.is_one_way() { self.lacking(LackEnd::Silence) } else { Failure::Stalled };
+            self.fail(now, failure);
             return;
         }
         self.watch_group(now);
@@ -175,7 +183,12 @@ impl Session {
             return true;
         }
         let last_words = self.contact.orphaned.take().and_then(|it| it.last_words);
-        self.leave(now, Failure::SenderGone(last_words));
+        let failure = match last_words {
+            Some(text) if self.is_one_way() => self.lacking(LackEnd::Stopped(text)),
+            None if self.is_one_way() => self.lacking(LackEnd::Silence),
+            last_words => Failure::SenderGone(last_words),
+        };
+        self.leave(now, failure);
         true
     }
 
@@ -223,7 +236,9 @@ impl Session {
     pub(super) fn contact_timeout(&self) -> Instant {
         let contact = &self.contact;
         let mut at = contact.renewed_at + RENEWAL;
-        if !contact.no_multicast {
+        if let Some(orphaned) = contact.orphaned.as_ref().filter(|_| contact.is_over()) {
+            at = orphaned.since + FAR_OFF;
+        } else if !contact.no_multicast {
             at = contact.group_at + self.group_silence_max();
         } else if let Some(since) = contact.recovering {
             at = at.min(since + RECOVERY).min(contact.group_at + self.group_silence_max());
@@ -245,6 +260,8 @@ impl Session {
     }
 }
 
+/// Where nothing is to be looked after.
+const FAR_OFF: Duration = Duration::from_secs(365 * 86_400);
 /// The sender says something every half second: three in a row are not lost by chance.
 const GROUP_SILENCE: Duration = Duration::from_millis(1_500);
 /// While it sends, every ten milliseconds; a host that is busy may look the other way for long.

@@ -205,6 +205,13 @@ impl Ledger {
         }
     }
 
+    /// Whether what arrived of every block has been judged: each is verified or waits for symbols.
+    pub(super) fn is_judged(&self) -> bool {
+        let begun = u32::try_from(self.partial.len()).unwrap_or(u32::MAX);
+        self.checking.is_empty()
+            && self.verified.count() + self.untouched.count() + begun >= self.layout.blocks()
+    }
+
     /// Whether a block was polluted so often that only unicast symbols of it are trusted.
     pub(super) fn wants_unicast(&self, block: u32) -> bool {
         self.pollution.get(&block).is_some_and(|times| *times >= POLLUTED_BEFORE_UNICAST)

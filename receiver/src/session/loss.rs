@@ -9,6 +9,9 @@ pub(super) struct LossMeter {
     last: Period,
     this: Period,
     base: u64,
+    /// The first datagram that came, and how many have come since: what was lost in all.
+    first: u64,
+    received: u64,
     overflow: u64,
     overflow_base: u64,
     /// What was said last.
@@ -28,9 +31,11 @@ impl LossMeter {
         if !self.begun || counter > self.newest.saturating_add(JUMP_MAX) {
             self.begun = true;
             self.newest = counter - 1;
+            (self.first, self.received) = (counter, 0);
             self.restart();
         }
         self.newest = self.newest.max(counter);
+        self.received += 1;
         if counter > self.base {
             self.this.received += 1;
         }
@@ -53,6 +58,13 @@ impl LossMeter {
         self.last = std::mem::take(&mut self.this);
         self.base = self.newest;
         self.overflow_base = self.overflow;
+    }
+
+    /// The share that was lost of all since the first datagram came, wherever.
+    pub(super) fn overall(&self) -> f64 {
+        let sent = self.newest.saturating_add(1).saturating_sub(self.first);
+        let lost = sent.saturating_sub(self.received);
+        lost as f64 / sent.max(1) as f64
     }
 
     /// Recent loss by network and by socket, in 65,536ths. Until enough was counted since the rate
@@ -97,6 +109,8 @@ mod tests {
             }
         }
         assert_eq!(meter.report(), (2 * 6553 + 1, 0), "2 of 10");
+        meter.restart();
+        assert!((meter.overall() - 0.2).abs() < 1e-9, "{}", meter.overall());
     }
 
     #[test]

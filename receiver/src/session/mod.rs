@@ -9,7 +9,8 @@
 //!
 //! `offers` and `joining` find and enter a session; `ledger` keeps the books of both streams;
 //! `plan` remembers what the sender plans and `asking` decides what to ask for and when; `contact`
-//! watches whether group and sender are heard; `parting` takes leave.
+//! watches whether group and sender are heard; `parting` takes leave. Where the sender hears
+//! nothing, `one_way` takes the place of joining, asking and parting.
 
 mod asking;
 mod blocks;
@@ -19,6 +20,7 @@ mod ledger;
 mod loss;
 mod needs;
 mod offers;
+mod one_way;
 mod parting;
 mod plan;
 mod symbol_set;
@@ -38,6 +40,7 @@ use imgcast_common::{
 };
 
 pub use blocks::Checked;
+pub use one_way::{Lack, LackEnd};
 pub use types::{
     Event, Failure, Notice, Offer, Outcome, SessionConfig, Stage, Status, Transmit, Verdict, Via,
     Wanted,
@@ -49,6 +52,7 @@ use joining::{Joining, Membership};
 use ledger::Ledger;
 use loss::LossMeter;
 use offers::Offers;
+use one_way::OneWay;
 use parting::Parting;
 use plan::PlanView;
 
@@ -65,6 +69,8 @@ pub struct Session {
     offers: Offers,
     offer: Option<Offer>,
     member: Option<Membership>,
+    /// Where the sender hears nothing.
+    one_way: Option<OneWay>,
     image: Option<Ledger>,
     index: Option<Ledger>,
     index_known: bool,
@@ -109,6 +115,7 @@ impl Session {
             phase: Phase::Listening,
             offer: None,
             member: None,
+            one_way: None,
             image: None,
             index: None,
             index_known: false,
@@ -149,7 +156,10 @@ impl Session {
                 Message::Sync(sync) => self.on_sync(now, via, header, sync),
                 Message::DoneAck(ack) => self.on_done_ack(ack),
                 Message::Eject(eject) => self.on_eject(*eject),
-                Message::End(end) => self.on_over(now, &end.text),
+                Message::End(end) => {
+                    self.on_over(now, &end.text);
+                    self.one_way.iter_mut().for_each(OneWay::on_end);
+                }
                 Message::Abort(abort) => self.on_over(now, &abort.text),
                 _ => {}
             }
@@ -161,7 +171,11 @@ impl Session {
     pub fn handle_joined(&mut self, now: Instant) {
         if matches!(self.phase, Phase::Opening) {
             self.contact.on_group_joined(now);
-            self.begin_joining(now);
+            if self.is_one_way() {
+                self.begin_listening(now);
+            } else {
+                self.begin_joining(now);
+            }
         }
         self.settle(now);
     }
@@ -219,7 +233,9 @@ impl Session {
             Phase::Joining(_) => self.join_when_due(now),
             Phase::Member => {
                 self.watch(now);
-                self.ask_when_due(now);
+                if !self.is_one_way() {
+                    self.ask_when_due(now);
+                }
             }
             Phase::Flushing => self.report_when_due(now),
             Phase::Parting(_) => self.part_when_due(now),
@@ -246,6 +262,7 @@ impl Session {
         match &self.phase {
             Phase::Listening => Some(self.offers.poll_timeout(&self.config)),
             Phase::Joining(joining) => Some(joining.poll_timeout()),
+            Phase::Member if self.is_one_way() => Some(self.contact_timeout()),
             Phase::Member => Some(self.contact_timeout().min(self.asking_timeout())),
             Phase::Flushing => self.member.map(|_| self.asking_timeout()),
             Phase::Parting(parting) => Some(parting.poll_timeout()),
@@ -266,6 +283,9 @@ impl Session {
             receivers: announce
                 .map_or((0, 0), |offer| (offer.receivers_expected, offer.receivers_joined)),
             start_in_ms: announce.map(|offer| offer.start_in_ms).filter(|ms| *ms != u32::MAX),
+            pass: announce
+                .filter(|announce| announce.one_way)
+                .map(|announce| (announce.receivers_joined, announce.receivers_expected)),
             no_multicast: self.contact.no_multicast(),
             silence: self.contact.silence(now),
             offers: self.offers.len(),
@@ -302,6 +322,7 @@ impl Session {
         if takes_part && self.has_everything() {
             self.begin_flush(now);
         }
+        self.end_lacking(now);
     }
 
     /// Whether every block is verified and written.

@@ -12,7 +12,7 @@ use imgcast_common::{
 };
 
 use super::{
-    Event, Failure, Ledger, Offer, Outcome, Phase, Session, SessionConfig, Transmit, Wanted,
+    Event, Failure, Ledger, Offer, OneWay, Outcome, Phase, Session, SessionConfig, Transmit, Wanted,
 };
 
 /// What was heard on the rendezvous group.
@@ -124,7 +124,8 @@ impl Session {
         let listened = now >= self.offers.since + LISTEN_MIN;
         // Only a hash leaves no doubt which image is meant.
         let beyond_doubt = matches!(wanted, Wanted::Image(_));
-        match fitting.first() {
+        // Where both are there, the session that can be asked for what is lost.
+        match fitting.iter().min_by_key(|offer| offer.announce.one_way) {
             Some(offer) if listened || beyond_doubt => {
                 if fitting.iter().all(|other| other.announce.image == offer.announce.image) {
                     self.choose(now, offer.clone());
@@ -192,6 +193,7 @@ impl Session {
         self.prepare_ledgers(&layout, offer.announce.index_hash);
         self.plans.iter_mut().for_each(super::PlanView::clear);
         self.member = None;
+        self.one_way = offer.announce.one_way.then(|| OneWay::new(now));
         self.loss = super::LossMeter::default();
         self.contact.begin_session(now);
         self.offer = Some(offer.clone());

@@ -120,12 +120,26 @@ impl Table {
     }
 
     fn offer(&mut self, session: SessionId, name: &str, image: u8) {
-        let announce = Announce {
+        let announce = Self::announce(name, image);
+        self.hear_in(session, Via::Rendezvous, &Message::Announce(announce));
+    }
+
+    /// In its first of two passes.
+    fn offer_one_way(&mut self, session: SessionId) {
+        let numbers =
+            Announce { receivers_joined: 1, receivers_expected: 2, ..Self::announce("disk", 1) };
+        let announce = Announce { one_way: true, state: SenderState::Sending, ..numbers };
+        self.hear_in(session, Via::Rendezvous, &Message::Announce(announce));
+    }
+
+    fn announce(name: &str, image: u8) -> Announce {
+        Announce {
             image: ImageId([image; 32]),
             index_hash: [2; 32],
             layout: Layout::new(u64::from(BLOCKS) << 14, 14, 1024).unwrap(),
             data_group: "239.255.70.7:6331".parse().unwrap(),
             unicast_port: 6330,
+            one_way: false,
             state: SenderState::Gathering,
             start_in_ms: u32::MAX,
             receivers_expected: 1,
@@ -134,8 +148,7 @@ impl Table {
             signer: [0; 32],
             signature: [0; 64],
             name: Name::new(name).unwrap(),
-        };
-        self.hear_in(session, Via::Rendezvous, &Message::Announce(announce));
+        }
     }
 
     fn sync(&mut self, planned: &[BlockRange]) {
@@ -683,4 +696,65 @@ fn an_end_after_the_flush_lets_it_go() {
     table.session.handle_flushed(table.now, ImageId([1; 32]), 1 << 17);
     table.hear(Via::Group, Message::End(End { complete: false, text: String::new() }));
     assert_eq!(table.outcome(), Some(Outcome::Done { acknowledged: false }));
+}
+
+#[test]
+fn one_way_nothing_is_said_and_the_end_tells_what_is_lacking_once_all_is_judged() {
+    let mut table = Table::new(|_| {});
+    table.offer_one_way(SESSION);
+    table.run(Duration::from_secs(1));
+    assert!(matches!(table.events[0], Event::Chosen(_)));
+    table.session.handle_joined(table.now);
+    for block in [0, 4] {
+        for esi in 0..16 {
+            table.symbol_of(Stream::Image, Via::Group, block, esi, 1);
+        }
+    }
+    table.symbol_of(Stream::Image, Via::Group, 9, 3, 12);
+    table.symbol_of(Stream::Index, Via::Group, 0, 0, 0);
+    table.checked(BlockId::index(0), Checked::Whole);
+    table.run(Duration::from_secs(1));
+    table.session.handle_index(table.now, Some(&BitSet::new(BLOCKS)));
+    table.drain();
+    table.checked(BlockId::image(0), Checked::Whole);
+    table.hear(Via::Group, Message::End(End { complete: true, text: "over".into() }));
+    table.run(Duration::from_millis(100));
+    let ended = |event: &Event| matches!(event, Event::Finished(_));
+    assert!(!table.events.iter().any(ended), "block 4 is not judged yet");
+    table.checked(BlockId::image(4), Checked::TooFew);
+    let lack = Lack {
+        blocks: 9,
+        bytes: 9 << 14,
+        runs: vec![(1, 9)],
+        begun: (2, 1 + 15),
+        index: false,
+        passes_heard: 1,
+        passes: 2,
+        loss_percent: 0,
+        was_full: false,
+        end: LackEnd::Sent,
+    };
+    let failure = Failure::Lacking(Box::new(lack));
+    assert_eq!(table.events.last(), Some(&Event::Finished(Outcome::Failed(failure))));
+    assert!(table.sent.is_empty());
+}
+
+#[test]
+fn one_way_a_sender_that_was_stopped_is_waited_for_without_haste() {
+    let mut table = Table::new(|_| {});
+    table.offer_one_way(SESSION);
+    table.run(Duration::from_secs(1));
+    table.session.handle_joined(table.now);
+    let abort = Abort { reason: AbortReason::Interrupted, text: "bye".into() };
+    table.hear(Via::Group, Message::Abort(abort));
+    table.now += Duration::from_secs(10);
+    table.session.handle_timeout(table.now);
+    table.drain();
+    assert!(table.session.poll_timeout().unwrap() > table.now + Duration::from_secs(15));
+    table.run(Duration::from_secs(25));
+    let Some(Event::Finished(Outcome::Failed(Failure::Lacking(lack)))) = table.events.last() else {
+        panic!("{:?}", table.events)
+    };
+    assert_eq!((&lack.end, lack.passes_heard), (&LackEnd::Stopped("bye".into()), 0));
+    assert!(table.sent.is_empty());
 }

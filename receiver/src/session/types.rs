@@ -10,6 +10,8 @@ use imgcast_common::{
     wire::{Announce, EjectReason, Message, RefuseReason},
 };
 
+use super::Lack;
+
 /// What a session is told at its start and never changes.
 #[derive(Clone, Debug)]
 pub struct SessionConfig {
@@ -203,6 +205,8 @@ pub enum Failure {
     SenderGone(Option<String>),
     /// The sender is there, but no block was completed for long.
     Stalled,
+    /// A one-way session is over, and not all of it arrived.
+    Lacking(Box<Lack>),
     /// A block kept being wrong.
     Block(BlockId),
     /// The index kept being wrong.
@@ -228,6 +232,8 @@ pub struct Status {
     pub receivers: (u32, u32),
     /// How long the sender has been waiting to start, at most; `None` where no time is set.
     pub start_in_ms: Option<u32>,
+    /// One way: the pass under way, from 1 once it has started, and how many there are.
+    pub pass: Option<(u32, u32)>,
     /// Whether the data group is not heard.
     pub no_multicast: bool,
     /// For how long nothing has been heard of the sender.

@@ -119,6 +119,9 @@ impl Session {
 
     /// Ends the session when nobody takes part any more.
     pub(super) fn check_end(&mut self, now: Instant) {
+        if self.is_one_way() {
+            return self.end_when_sent(now);
+        }
         let running = matches!(self.state, SenderState::Sending | SenderState::Idle);
         if !running || self.roster.active_count() > 0 {
             return;
@@ -136,7 +139,7 @@ impl Session {
         self.say_farewell(now, farewell, Outcome::Aborted(reason), false);
     }
 
-    fn say_farewell(
+    pub(super) fn say_farewell(
         &mut self,
         now: Instant,
         message: Message<'static>,

@@ -14,7 +14,7 @@ use imgcast_common::{
 };
 
 use super::{
-    Destination, Event, Outcome, Session,
+    Destination, Event, Outcome, Passes, Session,
     roster::{Admission, NEEDS_BURST, NEEDS_PER_SECOND},
 };
 
@@ -46,16 +46,21 @@ impl Session {
             (SenderState::Gathering, None) => u32::MAX,
             _ => 0,
         };
+        let numbers = (self.expected(), self.roster.active_count());
+        let passes = self.passes.as_ref().map(Passes::standing);
+        let (receivers_expected, receivers_joined) =
+            passes.map_or(numbers, |(begun, all)| (all.into(), begun.into()));
         Announce {
             image: config.image,
             index_hash: config.index_hash,
             layout: config.layout,
             data_group: config.data_group,
             unicast_port: config.unicast_port,
+            one_way: self.is_one_way(),
             state: self.state,
             start_in_ms,
-            receivers_expected: self.expected(),
-            receivers_joined: self.roster.active_count(),
+            receivers_expected,
+            receivers_joined,
             salt: self.salt,
             signer: [0; 32],
             signature: [0; 64],
@@ -75,7 +80,7 @@ impl Session {
             self.answer_question(now, from, datagram_octets);
             return;
         }
-        if header.session != self.config.session {
+        if header.session != self.config.session || self.is_one_way() {
             return;
         }
         if join.mtu {
@@ -181,7 +186,7 @@ impl Session {
         let [starts_at, gives_up_at] = self.deadlines();
         if gives_up_at.is_some_and(|at| now >= at) {
             self.events.push_back(Event::Finished(Outcome::NoReceivers));
-        } else if self.roster.active_count() == 0 {
+        } else if self.roster.active_count() == 0 && !self.is_one_way() {
             // They left again, or are lost: the next one to join counts as the first.
             if self.first_join_at.take().is_some() {
                 self.began_at = now;
@@ -189,13 +194,16 @@ impl Session {
         } else if starts_at.is_some_and(|at| now >= at) {
             self.start(now);
         }
-        self.poll_while_gathering(now);
+        if !self.is_one_way() {
+            self.poll_while_gathering(now);
+        }
     }
 
     /// The operator waits for nobody else: starts with those who have joined. Returns whether it
-    /// did; with nobody there the wait goes on.
+    /// did; with nobody there the wait goes on, unless nobody can answer.
     pub fn handle_start(&mut self, now: Instant) -> bool {
-        let starts = self.state == SenderState::Gathering && self.roster.active_count() > 0;
+        let ready = self.is_one_way() || self.roster.active_count() > 0;
+        let starts = self.state == SenderState::Gathering && ready;
         if starts {
             self.start(now);
             self.settle(now);

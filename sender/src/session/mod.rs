@@ -10,7 +10,8 @@
 //! and `unicast` (for one) owe; `sending` turns that into bursts at the pace of `pacer`, whose
 //! rate `governor` sets by what is lost above each receiver's `floor`, now and then with a
 //! `probe` at half of it; `syncs` tells the group
-//! what is planned; `closing` takes the receivers' last words and ends the session.
+//! what is planned; `closing` takes the receivers' last words and ends the session. Where nobody
+//! can answer, `passes` takes the place of needs, governor and polls.
 
 mod carousel;
 mod clock;
@@ -20,6 +21,7 @@ mod gathering;
 mod governor;
 mod needs;
 mod pacer;
+mod passes;
 mod probe;
 mod repair;
 mod roster;
@@ -44,6 +46,7 @@ use imgcast_common::{
 };
 
 pub use pacer::BURST_SYMBOLS_MAX;
+pub use passes::OneWay;
 pub use roster::{HALF_OPEN_MAX, MEMBERS_MAX, Member, MemberState};
 pub use sending::Burst;
 pub use types::{Destination, Event, Outcome, SessionConfig, Status, Transmit, TurnId};
@@ -53,6 +56,7 @@ use clock::Clock;
 use closing::Closing;
 use governor::Governor;
 use pacer::Pacer;
+use passes::Passes;
 use repair::RepairController;
 use roster::Roster;
 use sending::Turns;
@@ -75,6 +79,8 @@ pub struct Session {
     unicast: Unicast,
     turns: Turns,
     repair: RepairController,
+    /// Where nobody can answer.
+    passes: Option<Passes>,
     pacer: Pacer,
     governor: Governor,
     clock: Clock,
@@ -120,6 +126,7 @@ impl Session {
             unicast: Unicast::default(),
             turns: Turns::default(),
             repair: RepairController::new(config.layout.source_symbols(0)),
+            passes: config.one_way.map(Passes::new),
             pacer: Pacer::new(governor.rate(), now),
             governor,
             clock: Clock::new(now),
@@ -128,13 +135,14 @@ impl Session {
             prng,
             salt,
             began_at: now,
-            first_join_at: None,
+            // Nobody is waited for but those who start up just now.
+            first_join_at: config.one_way.map(|_| now),
             announce_at: now,
             announces: 0,
             housekeeping_at: now + HOUSEKEEPING,
             feedback: Bucket::new(now, FEEDBACK_PER_SECOND),
             group_datagrams: 0,
-            has_listeners: false,
+            has_listeners: config.one_way.is_some(),
             transmits: VecDeque::new(),
             events: VecDeque::new(),
             config,
@@ -153,6 +161,7 @@ impl Session {
         if let Message::Join(join) = message {
             self.on_join(now, from, header, join, datagram_octets);
         } else if header.session == self.config.session
+            && !self.is_one_way()
             && self.feedback.take(now, FEEDBACK_PER_SECOND, FEEDBACK_PER_SECOND)
         {
             match message {
@@ -190,6 +199,7 @@ impl Session {
         self.announce_when_due(now);
         match self.state {
             SenderState::Gathering => self.gather(now),
+            SenderState::Sending | SenderState::Idle if self.is_one_way() => {}
             SenderState::Sending | SenderState::Idle => self.govern(now),
             SenderState::Closing => self.linger(now),
         }
@@ -225,7 +235,10 @@ impl Session {
                 at = self.deadlines().into_iter().flatten().fold(at, Instant::min);
             }
             SenderState::Sending | SenderState::Idle => {
-                at = at.min(self.governor.poll_timeout());
+                at = at.min(match &self.passes {
+                    Some(passes) => passes.poll_timeout().unwrap_or(at),
+                    None => self.governor.poll_timeout(),
+                });
                 if self.has_ready_turn() {
                     at = at.min(self.pacer.ready_at());
                 }
@@ -282,13 +295,23 @@ impl Session {
             gone: self.roster.welcomed() - active - done,
             expected: self.expected(),
             without_multicast,
-            progress: if counted > 0.0 { progress / counted } else { 0.0 },
+            progress: match &self.passes {
+                Some(passes) => self.progress_one_way(passes),
+                None if counted > 0.0 => progress / counted,
+                None => 0.0,
+            },
             rate: self.pacer.rate(),
             loss: self.governor.loss(),
-            repair_share: f64::from(self.repair.share()) / 65_536.0,
+            repair_share: f64::from(self.repair_share()) / 65_536.0,
+            pass: self.passes.as_ref().map(Passes::standing),
             starts_at,
             gives_up_at,
         }
+    }
+
+    /// r in 65,536ths of S.
+    fn repair_share(&self) -> u16 {
+        self.passes.as_ref().map_or_else(|| self.repair.share(), Passes::share)
     }
 
     /// Octets of one DATA datagram on the wire.
@@ -328,6 +351,7 @@ impl Session {
 
     /// Brings everything in line after an input.
     fn settle(&mut self, now: Instant) {
+        self.go_round(now);
         self.fill_turns(now);
         self.note_idleness();
         self.check_end(now);
@@ -351,7 +375,8 @@ impl Session {
     }
 
     fn note_listeners(&mut self) {
-        self.has_listeners = self.roster.active().any(|member| !member.no_multicast);
+        let hears = |member: &Member| !member.no_multicast;
+        self.has_listeners = self.is_one_way() || self.roster.active().any(hears);
     }
 }
 

@@ -175,8 +175,12 @@ impl Session {
         if let Some(plan) = self.index.next_turn(index_repairs) {
             return Some(plan);
         }
-        let plan = self.image.next_turn(|symbols| self.repair.repairs_for(symbols))?;
-        if plan.sources > 0 {
+        let repairs_for = |symbols| match &self.passes {
+            Some(passes) => passes.repairs_for(symbols),
+            None => self.repair.repairs_for(symbols),
+        };
+        let plan = self.image.next_turn(repairs_for)?;
+        if plan.sources > 0 && self.passes.is_none() {
             self.repair.on_turn(plan.block.number, now);
         }
         Some(plan)

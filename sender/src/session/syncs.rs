@@ -140,7 +140,7 @@ impl Session {
             group_log2,
             feedback_window_ms: u16::try_from(window.as_millis()).unwrap_or(u16::MAX),
             rate_kilobits: u32::try_from(self.pacer.rate() / 1000).unwrap_or(u32::MAX),
-            repair_share: self.repair.share(),
+            repair_share: self.repair_share(),
             state: self.state,
             poll: self.syncs.poll,
             covers_first,

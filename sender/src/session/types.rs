@@ -12,7 +12,7 @@ use imgcast_common::{
     wire::{AbortReason, Message, Name, SenderState},
 };
 
-use super::Burst;
+use super::{Burst, OneWay};
 
 /// What a session is told at its start and never changes.
 #[derive(Clone, Debug)]
@@ -47,6 +47,8 @@ pub struct SessionConfig {
     pub rate_start: Option<u64>,
     /// Rate never to exceed, in bits per second on the wire.
     pub rate_max: u64,
+    /// Nobody can answer: how it is sent then, at `rate_max`, without waiting for anybody.
+    pub one_way: Option<OneWay>,
     /// Octets that a datagram's payload grows by on the wire: UDP, IP and Ethernet with gap.
     pub framing_octets: u16,
 }
@@ -141,7 +143,9 @@ pub struct Status {
     pub expected: u32,
     /// Members that hear no multicast.
     pub without_multicast: u32,
-    /// Mean share of the image that the members have verified.
+    /// One way: the pass under way, from 1 once it has started, and how many there are.
+    pub pass: Option<(u8, u8)>,
+    /// Mean share of the image that the members have verified; one way: the share that is sent.
     pub progress: f64,
     /// The rate that is paced, in bits per second on the wire.
     pub rate: u64,

@@ -97,6 +97,7 @@ impl SenderNode {
             start_timeout: Some(START_TIMEOUT),
             rate_start: config.rate_start,
             rate_max: config.rate_max,
+            one_way: config.one_way,
             framing_octets: u16::try_from(FRAMING_OCTETS).unwrap_or(0),
         };
         Self {

@@ -182,6 +182,7 @@ impl World {
     fn send_from_receiver(&mut self, receiver: usize, to: SocketAddr, datagram: &Rc<[u8]>) {
         let node = &self.receivers[receiver];
         let from = node.address;
+        self.around.checker.counts.from_receivers += 1;
         let Some(sender) = self.senders.iter().rposition(|it| it.address == to) else { return };
         let link = &mut self.network.hosts[node.host].up;
         for copy in link.pass(self.around.now, datagram, false).into_iter().flatten() {

@@ -260,6 +260,7 @@ impl World {
             overhead_ppm: octets * 1_000_000 / layout.bytes(),
             needs: counts.needs,
             reports: counts.reports,
+            from_receivers: counts.from_receivers,
             syncs: counts.syncs,
             blocks: layout.blocks(),
             rates: self.senders.first().map(|it| it.rates.clone()).unwrap_or_default(),

@@ -7,7 +7,7 @@ use imgcast_sender::session::MemberState;
 
 use super::World;
 use crate::{
-    config::{Loss, ReceiverConfig, When, Window, WorldConfig},
+    config::{Loss, ReceiverConfig, SenderConfig, When, Window, WorldConfig},
     receiver_node::ReceiverNode,
 };
 
@@ -82,7 +82,12 @@ impl World {
                         safety.push(format!("receiver {number} is done, its target is wrong"));
                     }
                     let config = &self.config.receivers[node.host];
-                    if !acknowledged && !node.heard_end && self.was_answerable(node, config) {
+                    let may_tell = node.offer.as_ref().is_some_and(|it| !it.announce.one_way);
+                    if may_tell
+                        && !acknowledged
+                        && !node.heard_end
+                        && self.was_answerable(node, config)
+                    {
                         liveness.push(format!("receiver {number} at {at:?}: nobody knows of it"));
                     }
                 }
@@ -115,8 +120,10 @@ impl World {
             .receivers
             .iter()
             .any(|it| it.down.bits_per_second.is_some() || it.intake.is_some());
+        let passes = |it: &SenderConfig| it.one_way.map_or(1, |one_way| u64::from(one_way.passes));
+        let passes = self.config.senders.iter().map(passes).max().unwrap_or(1);
         let factor = if slow { 2 * GROUP_SYMBOLS_FACTOR } else { GROUP_SYMBOLS_FACTOR };
-        let allowed = sources * joins_apart * factor + GROUP_SYMBOLS_MORE + in_vain;
+        let allowed = sources * joins_apart * factor * passes + GROUP_SYMBOLS_MORE + in_vain;
         if group > allowed {
             let text = format!("{group} symbols to the group, at most {allowed} were expected");
             self.around.checker.thrift(self.around.now, text);
@@ -155,6 +162,7 @@ impl World {
             Failure::Index => self.config.senders.iter().any(|it| it.hostile_index),
             Failure::SeveralImages(_) => self.config.images.len() > 1 && config.wants.is_none(),
             Failure::NoSender | Failure::NotOffered(_) | Failure::SenderGone(_) => !served,
+            Failure::Lacking(_) => self.config.senders.iter().any(|it| it.one_way.is_some()),
             Failure::Refused(_) => !served && !self.senders.iter().any(|it| it.is_up()),
             _ => false,
         }
