@@ -123,6 +123,13 @@ pub struct SendArgs {
     #[arg(help_heading = NETWORK)]
     pub max_bitrate: Option<BitRate>,
 
+    /// What to do about receivers that are far slower than all others
+    ///
+    /// At most a fifth of them, or one, and never the last.
+    #[arg(long, value_name = "HOW", env = "IMGCAST_SLOW_RECEIVERS", hide_env_values = true)]
+    #[arg(default_value = "detach", help_heading = NETWORK)]
+    pub slow_receivers: Slow,
+
     /// Interface to send on: eth0, its address or its subnet
     ///
     /// Without it, the only one that fits, or the one with the default route.
@@ -197,6 +204,17 @@ pub enum Switch {
     On,
     /// Never
     Off,
+}
+
+/// What becomes of slow receivers.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub enum Slow {
+    /// Nobody waits for them: they get the rest when the others are done
+    Detach,
+    /// The others go at their pace
+    Wait,
+    /// They are sent away, and exit with 5
+    Drop,
 }
 
 fn name(text: &str) -> Result<Name, String> {
@@ -314,7 +332,7 @@ mod tests {
             assert_eq!(argument.get_env().unwrap().to_str(), Some(variable.as_str()));
             options += 1;
         }
-        assert_eq!(options, 19);
+        assert_eq!(options, 20);
     }
 
     #[test]
@@ -342,6 +360,8 @@ mod tests {
         ] {
             assert_eq!(parse(&["send", "image", option]), ErrorKind::ValueValidation, "{option}");
         }
-        assert_eq!(parse(&["send", "image", "--offload=maybe"]), ErrorKind::InvalidValue);
+        for option in ["--offload=maybe", "--slow-receivers=hurry"] {
+            assert_eq!(parse(&["send", "image", option]), ErrorKind::InvalidValue, "{option}");
+        }
     }
 }

@@ -14,9 +14,9 @@ use imgcast_common::wire::Name;
 use tracing::Level;
 use tracing_subscriber::filter::Targets;
 
-use crate::cli::{Args, Command, SendArgs, Switch};
+use crate::cli::{Args, Command, SendArgs, Slow, Switch};
 use crate::error::Error;
-use crate::session::OneWay;
+use crate::session::{OneWay, SlowReceivers};
 
 /// What to send, to whom and how.
 #[derive(Clone, Debug)]
@@ -31,6 +31,8 @@ pub struct Config {
     pub one_way: Option<OneWay>,
     /// The upper bound of the sending rate; `None` leaves it to the interface.
     pub rate_bits_per_second_max: Option<u64>,
+    /// What becomes of receivers that are far slower than all others.
+    pub slow_receivers: SlowReceivers,
     /// The interface by name, address or subnet; `None` if it goes without saying.
     pub interface: Option<String>,
     /// TTL or hop limit of multicast.
@@ -99,6 +101,11 @@ impl TryFrom<Args> for Config {
             one_way,
             name,
             rate_bits_per_second_max: args.max_bitrate.map(|rate| rate.0),
+            slow_receivers: match args.slow_receivers {
+                Slow::Detach => SlowReceivers::Detach,
+                Slow::Wait => SlowReceivers::Wait,
+                Slow::Drop => SlowReceivers::Drop,
+            },
             hops: args.ttl,
             family,
             rendezvous: SocketAddr::new(rendezvous, args.portbase),
@@ -252,6 +259,7 @@ mod tests {
         assert_eq!((config.hops, config.family, config.portbase), (1, Family::V4, 6330));
         assert_eq!(config.rendezvous, "239.255.63.30:6330".parse().unwrap());
         assert_eq!(config.offload, Offload::IfAvailable);
+        assert_eq!(config.slow_receivers, SlowReceivers::Detach);
         assert!(config.shows_progress);
     }
 
@@ -268,6 +276,7 @@ mod tests {
             "--ttl=3",
             "--portbase=7000",
             "--offload=off",
+            "--slow-receivers=drop",
             "--seed=42",
             "--quiet",
         ])
@@ -288,6 +297,7 @@ mod tests {
             (7000, 7001)
         );
         assert_eq!(config.offload, Offload::Off);
+        assert_eq!(config.slow_receivers, SlowReceivers::Drop);
         assert!(!config.shows_progress);
     }
 

@@ -315,6 +315,7 @@ impl Driver {
                     Event::Started => self.report.started(now(), &self.session),
                     Event::Joined(id) => self.report.joined(&self.session, id),
                     Event::Changed(id) => self.report.changed(&self.session, id),
+                    Event::Detached(id) => self.report.detached(&self.session, id),
                     Event::Finished(outcome) => ended = ended.or(Some(outcome)),
                 }
             }

@@ -31,6 +31,7 @@ pub(crate) fn session_config(
         rate_max: rate_max(config, interface),
         one_way: config.one_way,
         framing_octets: framing(interface.family()),
+        slow_receivers: config.slow_receivers,
     }
 }
 

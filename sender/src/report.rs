@@ -18,7 +18,7 @@ use imgcast_common::{
 
 use crate::{
     error::Error,
-    session::{Member, MemberState, Session, Status},
+    session::{Member, MemberState, Session, Slow, Status},
 };
 
 /// The operator's view of one transfer.
@@ -98,6 +98,16 @@ impl Report {
         self.console.say(&format!("{} {what}", named(session, member)));
     }
 
+    /// The others do not wait for a receiver, or do so again.
+    pub(crate) fn detached(&self, session: &Session, id: ReceiverId) {
+        let Some(member) = session.member(id) else { return };
+        let what = match member.slow.filter(|_| member.detached) {
+            Some(slow) => format!("is detached, the others do not wait for it: {}", too_slow(slow)),
+            None => "is not detached any more".into(),
+        };
+        self.console.say(&format!("{} {what}", named(session, member)));
+    }
+
     pub(crate) fn started(&mut self, now: Instant, session: &Session) {
         self.began_at = Some(now);
         let status = session.status();
@@ -136,8 +146,12 @@ impl Report {
                     0 => String::new(),
                     deaf => format!(", {deaf} without multicast"),
                 };
+                let detached = match status.detached {
+                    0 => String::new(),
+                    detached => format!(", {detached} detached"),
+                };
                 let text = format!(
-                    "{percent:3.0} %  {}{}  {} of {joined} receivers done{deaf}, loss {:.1} %, \
+                    "{percent:3.0} %  {}{}  {} of {joined} receivers done{deaf}{detached}, loss {:.1} %, \
                      repair {:.1} %",
                     BitRate(status.rate),
                     time_left(status.progress, elapsed),
@@ -217,7 +231,11 @@ impl Report {
     fn pace(&self, member: &Member) -> String {
         let percent = f64::from(member.done_blocks) * 100.0 / f64::from(self.blocks.max(1));
         let loss = (member.network_loss + member.socket_loss) * 100.0;
-        let way = if member.no_multicast { ", without multicast" } else { "" };
+        let way = match (member.no_multicast, member.detached) {
+            (true, _) => ", without multicast",
+            (false, true) => ", detached",
+            (false, false) => "",
+        };
         format!("{percent:.0} %, loss {loss:.1} %{way}")
     }
 
@@ -340,6 +358,7 @@ const fn state_name(state: MemberState) -> &'static str {
         MemberState::Failed => "failed",
         MemberState::Left => "left",
         MemberState::Lost => "lost",
+        MemberState::Dropped => "dropped",
         MemberState::Ejected => "replaced",
     }
 }
@@ -365,7 +384,24 @@ fn reason(member: &Member) -> String {
         (MemberState::Lost, _) => "not heard any more".into(),
         (MemberState::Ejected, _) => "joined anew".into(),
         (MemberState::Active, _) => "not finished".into(),
+        (MemberState::Dropped, _) => member.slow.map(too_slow).unwrap_or_default(),
+        (MemberState::Done, _) => {
+            member.slow.map(|slow| format!("was detached: {}", too_slow(slow))).unwrap_or_default()
+        }
         _ => String::new(),
+    }
+}
+
+/// What shows that a receiver is too slow for the others.
+fn too_slow(slow: Slow) -> String {
+    match slow {
+        Slow::Host { takes, of } => {
+            format!("it takes {} of {}", BitRate(takes), BitRate(of))
+        }
+        Slow::Path { carries, of } => {
+            format!("{} of {} get through to it", BitRate(carries), BitRate(of))
+        }
+        Slow::Loss(share) => format!("{:.0} % are lost on the way to it", share * 100.0),
     }
 }
 
@@ -375,9 +411,10 @@ const fn rank(state: MemberState) -> u8 {
         MemberState::Lost => 0,
         MemberState::Failed => 1,
         MemberState::Left => 2,
-        MemberState::Active => 3,
-        MemberState::Done => 4,
-        MemberState::Ejected => 5,
+        MemberState::Dropped => 3,
+        MemberState::Active => 4,
+        MemberState::Done => 5,
+        MemberState::Ejected => 6,
     }
 }
 

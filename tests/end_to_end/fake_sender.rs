@@ -12,8 +12,8 @@ use imgcast_common::net::{
     BatchLayout, BatchPool, BatchReceiver, BatchSender, Family, Interface, NodeSocket, Offload,
 };
 use imgcast_common::wire::{
-    Announce, Data, DataHead, Done, DoneAck, Header, Join, Message, Name, Poll, Refuse,
-    RefuseReason, Role, SenderState, Sync, UNICAST, Welcome, padded_len,
+    Announce, Data, DataHead, Done, DoneAck, Eject, EjectReason, Header, Join, Message, Name, Poll,
+    Refuse, RefuseReason, Role, SenderState, Sync, UNICAST, Welcome, padded_len,
 };
 
 /// What it does wrong.
@@ -25,6 +25,8 @@ pub(crate) enum Fault {
     WrongIndex,
     /// It lets nobody in.
     Full,
+    /// It ejects whoever speaks as a member, for being slow.
+    Ejects,
     /// It speaks version 2.
     OtherVersion,
 }
@@ -109,6 +111,10 @@ impl Session {
         match message {
             Message::Join(join) if self.fault == Fault::Full => self.refuse(to, join),
             Message::Join(join) => self.welcome(to, join),
+            Message::Need(need) if self.fault == Fault::Ejects => {
+                let eject = Eject { receiver: need.receiver, reason: EjectReason::Slow };
+                self.send(to, Stream::Image, &Message::Eject(eject), 0);
+            }
             Message::Done(Done { receiver, .. }) => {
                 let ack = DoneAck::of(&[*receiver]).expect("there is one");
                 self.send(to, Stream::Image, &Message::DoneAck(ack), 0);

@@ -105,6 +105,20 @@ fn a_receiver_that_is_refused_exits_with_5() {
 }
 
 #[test]
+fn a_receiver_that_is_dropped_for_being_slow_exits_with_5() {
+    let stage = Stage::new();
+    let _sender = FakeSender::start(stage.portbase, Fault::Ejects);
+    let mut receiver = stage.receive("copy", &[]);
+    receiver.exit_with(5, DEADLINE);
+    let said = receiver.stderr();
+    assert!(
+        said.contains("error[ejected]: ") && said.contains("--slow-receivers detach"),
+        "{said}"
+    );
+    assert_eq!(stage.outputs(), [""; 0]);
+}
+
+#[test]
 fn a_receiver_that_gets_no_symbols_exits_with_6() {
     let stage = Stage::new();
     let _sender = FakeSender::start(stage.portbase, Fault::NoSymbols);

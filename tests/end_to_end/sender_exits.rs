@@ -23,6 +23,7 @@ fn a_sender_with_a_senseless_command_line_exits_with_2() {
     let image = stage.image("image", b"x");
     for (options, words) in [
         (&["--min-receivers", "0"][..], "--min-receivers"),
+        (&["--slow-receivers", "hurry"], "possible values: detach, wait, drop"),
         (&["--mcast-rdv-address", "10.0.0.1"], "error[not-a-group]: "),
         (&["--mcast-rdv-address", "ff15::1", "--mcast-data-address", "239.1.1.1"], "families"),
         (&["--min-wait", "2m", "--max-wait", "1m"], "error[waits-cross]: "),

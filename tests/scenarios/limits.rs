@@ -7,7 +7,7 @@ use std::{ops::RangeInclusive, time::Duration};
 
 use imgcast_tests::{
     Fidelity, ImageConfig, IntakeConfig, Loss, PlantedBug, ReceiverConfig, Report, SenderConfig,
-    When, WorldConfig,
+    SlowReceivers, When, WorldConfig,
 };
 
 use crate::run;
@@ -91,6 +91,7 @@ fn the_rate_settles_at_what_a_disk_takes_for_which_memory_is_short() {
     let limit = 250 * MEGABIT;
     for receivers in [1, 8] {
         let mut config = world(1, receivers, limit, 1_000 * MEGABIT);
+        config.senders[0].slow_receivers = SlowReceivers::Wait;
         config.receivers[0].memory_blocks = 64;
         config.receivers[0].disk.bytes_per_second = limit / 8 * 1_408 / 1_518;
         let report = run(config);
@@ -134,19 +135,26 @@ fn loss_in_the_network_stays_known_while_sockets_drop() {
 }
 
 #[test]
-fn of_a_large_group_a_few_slow_hosts_are_slow_alone_and_one_in_ten_slow_it() {
-    for (slow, receivers, slows) in [(1, 64, false), (3, 100, false), (10, 100, true)] {
-        let hosts = Hosts { slow, receivers, ..LARGE };
+fn of_a_large_group_a_few_slow_hosts_are_slow_alone_and_many_slow_it() {
+    for (slow, receivers, policy, slows) in [
+        (1, 64, SlowReceivers::Wait, false),
+        (3, 100, SlowReceivers::Wait, false),
+        (10, 100, SlowReceivers::Wait, true),
+        (3, 100, SlowReceivers::Detach, false),
+        (10, 100, SlowReceivers::Detach, false),
+        (30, 100, SlowReceivers::Detach, true),
+    ] {
+        let hosts = Hosts { slow, receivers, policy, ..LARGE };
         let report = run(hosts.world(1, 0));
         report.assert_all_done();
-        tell(&format!("{slow} of {receivers}"), &report, hosts.gets_through());
+        tell(&format!("{slow} of {receivers}, {policy:?}"), &report, hosts.gets_through());
         // By then the wire has carried half of the image.
         let half = report.started_at + Duration::from_secs(IMAGE_SECONDS / 8);
         let before = report.rates.iter().take_while(|(at, _)| *at <= half);
         let rate = before.last().map_or(0, |(_, rate)| *rate);
         let wire = hosts.wire_megabits * MEGABIT;
-        assert_eq!(rate < wire / 2, slows, "{slow} of {receivers}: {rate} of {wire}");
-        assert!(slows || rate > wire * 8 / 10, "{slow} of {receivers}: {rate} of {wire}");
+        assert_eq!(rate < wire / 2, slows, "{hosts:?}: {rate} of {wire}");
+        assert!(slows || rate > wire * 8 / 10, "{hosts:?}: {rate} of {wire}");
     }
 }
 
@@ -159,6 +167,7 @@ struct Hosts {
     buffer_bytes: usize,
     /// The buffer is full before the rate has been found.
     drops_at_first: bool,
+    policy: SlowReceivers,
 }
 
 impl Hosts {
@@ -173,7 +182,8 @@ impl Hosts {
             bytes_per_second: rate / 8 * (1_408 + 44) / 1_518,
             buffer_bytes: self.buffer_bytes,
         };
-        let config = world(seed, self.receivers, rate, self.wire_megabits * MEGABIT);
+        let mut config = world(seed, self.receivers, rate, self.wire_megabits * MEGABIT);
+        config.senders[0].slow_receivers = self.policy;
         config.each_receiver(|number, receiver| {
             receiver.intake = (number < self.slow).then_some(intake);
             receiver.down.loss = Loss::Bernoulli(loss_ppm);
@@ -284,6 +294,7 @@ const HOSTS: [Hosts; 5] = [
         wire_megabits: 1_000,
         buffer_bytes: 32 << 20,
         drops_at_first: false,
+        policy: SlowReceivers::Wait,
     },
     Hosts {
         slow: 1,
@@ -291,6 +302,7 @@ const HOSTS: [Hosts; 5] = [
         wire_megabits: 1_000,
         buffer_bytes: 32 << 20,
         drops_at_first: false,
+        policy: SlowReceivers::Wait,
     },
     Hosts {
         slow: 3,
@@ -298,6 +310,7 @@ const HOSTS: [Hosts; 5] = [
         wire_megabits: 1_000,
         buffer_bytes: 4 << 20,
         drops_at_first: false,
+        policy: SlowReceivers::Wait,
     },
     Hosts {
         slow: 8,
@@ -305,6 +318,7 @@ const HOSTS: [Hosts; 5] = [
         wire_megabits: 100,
         buffer_bytes: 4 << 20,
         drops_at_first: false,
+        policy: SlowReceivers::Wait,
     },
     Hosts {
         slow: 1,
@@ -312,6 +326,7 @@ const HOSTS: [Hosts; 5] = [
         wire_megabits: 1_000,
         buffer_bytes: 200 << 10,
         drops_at_first: true,
+        policy: SlowReceivers::Wait,
     },
 ];
 /// Slow ones of a group that is larger than a rate is made for.
@@ -321,4 +336,5 @@ const LARGE: Hosts = Hosts {
     wire_megabits: 200,
     buffer_bytes: 4 << 20,
     drops_at_first: true,
+    policy: SlowReceivers::Wait,
 };

@@ -13,6 +13,7 @@ mod planted;
 mod quiet;
 mod random;
 mod senders;
+mod slow;
 mod storage;
 
 use imgcast_tests::{Report, World, WorldConfig};

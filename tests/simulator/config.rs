@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use imgcast_sender::session::OneWay;
+use imgcast_sender::session::{OneWay, SlowReceivers};
 
 use crate::planted::PlantedBug;
 
@@ -102,6 +102,8 @@ pub struct SenderConfig {
     pub restart: Option<Restart>,
     /// Its index is not that of its image.
     pub hostile_index: bool,
+    /// What it does about receivers that are far slower than all others.
+    pub slow_receivers: SlowReceivers,
 }
 
 /// How a sender comes back.
@@ -264,6 +266,7 @@ impl SenderConfig {
             crash: None,
             restart: None,
             hostile_index: false,
+            slow_receivers: SlowReceivers::Detach,
         }
     }
 }

@@ -28,6 +28,8 @@ mod sender_node;
 mod store;
 mod world;
 
+pub use imgcast_sender::session::SlowReceivers;
+
 pub use config::{
     Disk, Fidelity, ImageConfig, IntakeConfig, LinkConfig, Loss, ReceiverConfig, Restart,
     SenderConfig, When, Window, WorldConfig,

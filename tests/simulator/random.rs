@@ -3,6 +3,7 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use imgcast_common::prng::{Prng, mix};
+use imgcast_sender::session::SlowReceivers;
 
 use crate::config::{
     Fidelity, ImageConfig, IntakeConfig, LinkConfig, Loss, ReceiverConfig, Restart, SenderConfig,
@@ -18,6 +19,9 @@ pub fn config(seed: u64) -> WorldConfig {
     for fault in faults {
         fault.befall(&mut config, &mut prng);
     }
+    let policies = [SlowReceivers::Wait, SlowReceivers::Drop];
+    let policy = policies.get(usize::try_from(prng.below(8)).unwrap_or(0)).copied();
+    config.senders.iter_mut().for_each(|it| it.slow_receivers = policy.unwrap_or_default());
     config
 }
 

@@ -38,6 +38,8 @@ pub struct Report {
     pub syncs: u64,
     /// What the rate of the first sender has been, in bits per second, and since when.
     pub rates: Vec<(Duration, u64)>,
+    /// Which receivers, by configuration, the first sender detached or took back, and when.
+    pub detached: Vec<(Duration, usize, bool)>,
     /// Datagrams that the sockets of each run of each receiver dropped, and when.
     pub drops: Vec<Vec<(Duration, u64)>>,
     /// Blocks of the first image.

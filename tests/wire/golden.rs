@@ -314,7 +314,7 @@ fn need_index() -> Message<'static> {
 }
 
 fn need_report() -> Message<'static> {
-    let flags = NeedFlags { no_multicast: false, detached: true, by_unicast: true, behind: false };
+    let flags = NeedFlags { by_unicast: true, ..NeedFlags::default() };
     Message::Need(Need { flags, needs: vec![], ..need() })
 }
 

@@ -263,8 +263,10 @@ fn need() -> impl Strategy<Value = Need> {
     let times = (any::<u32>(), any::<u64>(), any::<u32>());
     let losses = (any::<u16>(), any::<u16>(), any::<u16>());
     let progress = (any::<u32>(), 0..=BLOCKS_MAX, any::<u16>());
-    let flags = any::<[bool; 4]>().prop_map(|[no_multicast, detached, by_unicast, behind]| {
-        NeedFlags { no_multicast, detached, by_unicast, behind }
+    let flags = any::<[bool; 3]>().prop_map(|[no_multicast, by_unicast, behind]| NeedFlags {
+        no_multicast,
+        by_unicast,
+        behind,
     });
     (times, losses, progress, flags, ranges()).prop_map(
         |(times, losses, progress, flags, needs)| Need {

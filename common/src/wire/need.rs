@@ -9,7 +9,7 @@
 //! | drain rate, kB/s                                       4 |
 //! | blocks done                                            4 |
 //! | poll id                                                2 |
-//! | flags: 0 no multicast, 1 detached, 2 by unicast, 3 behind 1 |
+//! | flags: 0 no multicast, 2 by unicast, 3 behind            1 |
 //! | n 1, n × { first 4, run 4, deficit 2 }                   |
 //! ```
 
@@ -53,8 +53,6 @@ pub struct Need {
 pub struct NeedFlags {
     /// It hears nothing from the data group.
     pub no_multicast: bool,
-    /// It takes what it can hold and waits for the carousel.
-    pub detached: bool,
     /// It wants these ranges by unicast, having been given polluted symbols by multicast.
     pub by_unicast: bool,
     /// More arrives than it gets through: its queues are filling.
@@ -101,15 +99,15 @@ impl Need {
 
 impl NeedFlags {
     fn parse(octet: u8) -> Result<Self, WireError> {
-        if octet & !0b1111 != 0 {
+        if octet & !0b1101 != 0 {
             return Err(WireError::Field("flags"));
         }
         let bit = |bit: u8| octet & 1 << bit != 0;
-        Ok(Self { no_multicast: bit(0), detached: bit(1), by_unicast: bit(2), behind: bit(3) })
+        Ok(Self { no_multicast: bit(0), by_unicast: bit(2), behind: bit(3) })
     }
 
     fn octet(self) -> u8 {
-        let bits = [self.no_multicast, self.detached, self.by_unicast, self.behind];
+        let bits = [self.no_multicast, false, self.by_unicast, self.behind];
         bits.into_iter().rev().fold(0, |octet, bit| octet << 1 | u8::from(bit))
     }
 }

@@ -49,7 +49,7 @@ impl Session {
         }
         // Nobody can be asked for others, whatever becomes of those of the group.
         let trusted_as = if self.is_one_way() { Via::Unicast } else { via };
-        let room = header.stream == Stream::Index || self.free_blocks() > 0;
+        let room = header.stream == Stream::Index || self.has_room_for(via, head, symbol_octets);
         let judged = header.stream == Stream::Index || self.index_known;
         let Some(ledger) = self.ledger(header.stream) else { return Verdict::Unwanted };
         let verdict = ledger.accept(now, trusted_as, header.counter, head, room);
@@ -145,15 +145,30 @@ impl Session {
         }
     }
 
+    /// Whether another block may be begun with this symbol. Where little room is left only blocks
+    /// are of which most is still to come: others would fill it, and lack what the group was sent
+    /// before.
+    fn has_room_for(&self, via: Via, head: &DataHead, symbol_octets: usize) -> bool {
+        let free = self.free_blocks();
+        let symbols = u64::from(head.stored_len) / symbol_octets.max(1) as u64;
+        let most = u64::from(head.still_to_come) * 8 >= symbols * 7;
+        free > 0 && (most || via != Via::Group || free * 4 >= self.memory_blocks())
+    }
+
     /// Blocks that may still be begun.
     pub(super) fn free_blocks(&self) -> usize {
         let Some(image) = &self.image else { return 0 };
-        let index_bytes = self.index.as_ref().map_or(0, |index| index.layout().bytes());
-        let block_size = image.layout().block_size();
-        let blocks = memory::blocks(self.config.memory_bytes, block_size, index_bytes);
         let index_held = self.index.as_ref().map_or(0, Ledger::held);
         let writing = (self.writing.count() - self.writing_zero) as usize;
-        (blocks as usize).saturating_sub(image.held() + index_held + writing)
+        self.memory_blocks().saturating_sub(image.held() + index_held + writing)
+    }
+
+    /// Blocks that memory holds.
+    fn memory_blocks(&self) -> usize {
+        let Some(image) = &self.image else { return 0 };
+        let index_bytes = self.index.as_ref().map_or(0, |index| index.layout().bytes());
+        let block_size = image.layout().block_size();
+        memory::blocks(self.config.memory_bytes, block_size, index_bytes) as usize
     }
 }
 

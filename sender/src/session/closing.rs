@@ -57,7 +57,8 @@ impl Session {
         if member.address != from {
             return;
         }
-        let open = matches!(member.state, MemberState::Active | MemberState::Lost);
+        let open =
+            matches!(member.state, MemberState::Active | MemberState::Lost | MemberState::Dropped);
         if open {
             let right = done.succeeded && done.image == self.config.image;
             member.done = Some(done.clone());
@@ -85,7 +86,7 @@ impl Session {
         self.acknowledge(leave.receiver, from);
     }
 
-    fn finish_member(&mut self, now: Instant, id: ReceiverId, state: MemberState) {
+    pub(super) fn finish_member(&mut self, now: Instant, id: ReceiverId, state: MemberState) {
         self.roster.set_state(id, state);
         if let Some(member) = self.roster.member_mut(id) {
             member.finished_at = Some(now);
@@ -93,6 +94,9 @@ impl Session {
         self.events.push_back(Event::Changed(id));
         self.note_listeners();
         self.sync_soon();
+        if self.slowness.detached() > 0 {
+            self.review_slowness(now);
+        }
     }
 
     /// To the group, and to the receiver itself: it may not hear the group.

@@ -14,7 +14,7 @@ use imgcast_common::{
 };
 
 use super::{
-    Destination, Event, Outcome, Passes, Session,
+    Destination, Event, MemberState, Outcome, Passes, Session,
     roster::{Admission, NEEDS_BURST, NEEDS_PER_SECOND},
 };
 
@@ -158,10 +158,14 @@ impl Session {
         self.send(Destination::Unicast(to), Message::Refuse(refuse));
     }
 
-    /// Tells a receiver that another run of it has taken its place.
+    /// Tells a receiver that another run of it has taken its place, or that it is too slow.
     pub(super) fn eject(&mut self, receiver: ReceiverId) {
         let Some(member) = self.roster.member(receiver) else { return };
-        let eject = Eject { receiver, reason: EjectReason::Replaced };
+        let reason = match member.state {
+            MemberState::Dropped => EjectReason::Slow,
+            _ => EjectReason::Replaced,
+        };
+        let eject = Eject { receiver, reason };
         self.send(Destination::Unicast(member.address), Message::Eject(eject));
     }
 
@@ -214,6 +218,7 @@ impl Session {
     fn start(&mut self, now: Instant) {
         self.state = SenderState::Sending;
         self.governor.on_start(now);
+        self.review_slowness(now);
         self.events.push_back(Event::Started);
         self.announce_at = now;
         self.sync_soon();

@@ -158,6 +158,11 @@ impl Governor {
         self.reported = true;
     }
 
+    /// What is known of single receivers, and who of them does not count.
+    pub(super) const fn samples(&mut self) -> &mut Samples {
+        &mut self.samples
+    }
+
     /// Data begins to flow.
     pub(super) fn on_start(&mut self, now: Instant) {
         self.period_at = now + START_PERIOD_MIN;

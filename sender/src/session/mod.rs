@@ -9,9 +9,9 @@
 //! JOINs are answered in `gathering`, NEEDs merged in `needs` into what `carousel` (for the group)
 //! and `unicast` (for one) owe; `sending` turns that into bursts at the pace of `pacer`, whose
 //! rate `governor` sets by what is lost above each receiver's `floor`, now and then with a
-//! `probe` at half of it; `syncs` tells the group
-//! what is planned; `closing` takes the receivers' last words and ends the session. Where nobody
-//! can answer, `passes` takes the place of needs, governor and polls.
+//! `probe` at half of it; `slowness` sees to it that the others do not wait for whoever is far
+//! slower; `syncs` tells the group what is planned; `closing` takes the receivers' last words and
+//! ends the session. Where nobody can answer, `passes` takes the place of needs, governor and polls.
 
 mod carousel;
 mod clock;
@@ -27,6 +27,7 @@ mod repair;
 mod roster;
 mod samples;
 mod sending;
+mod slowness;
 mod syncs;
 mod types;
 mod unicast;
@@ -49,7 +50,9 @@ pub use pacer::BURST_SYMBOLS_MAX;
 pub use passes::OneWay;
 pub use roster::{HALF_OPEN_MAX, MEMBERS_MAX, Member, MemberState};
 pub use sending::Burst;
-pub use types::{Destination, Event, Outcome, SessionConfig, Status, Transmit, TurnId};
+pub use types::{
+    Destination, Event, Outcome, SessionConfig, Slow, SlowReceivers, Status, Transmit, TurnId,
+};
 
 use carousel::Carousel;
 use clock::Clock;
@@ -60,6 +63,7 @@ use passes::Passes;
 use repair::RepairController;
 use roster::Roster;
 use sending::Turns;
+use slowness::Slowness;
 use syncs::SyncTimer;
 use unicast::Unicast;
 
@@ -83,6 +87,7 @@ pub struct Session {
     passes: Option<Passes>,
     pacer: Pacer,
     governor: Governor,
+    slowness: Slowness,
     clock: Clock,
     syncs: SyncTimer,
     closing: Closing,
@@ -129,6 +134,7 @@ impl Session {
             passes: config.one_way.map(Passes::new),
             pacer: Pacer::new(governor.rate(), now),
             governor,
+            slowness: Slowness::default(),
             clock: Clock::new(now),
             syncs: SyncTimer::new(now),
             closing: Closing::default(),
@@ -295,6 +301,7 @@ impl Session {
             gone: self.roster.welcomed() - active - done,
             expected: self.expected(),
             without_multicast,
+            detached: self.slowness.detached(),
             progress: match &self.passes {
                 Some(passes) => self.progress_one_way(passes),
                 None if counted > 0.0 => progress / counted,
@@ -368,6 +375,7 @@ impl Session {
             self.events.push_back(Event::Changed(id));
             self.note_listeners();
         }
+        self.review_slowness(now);
         let all_idle = self.state == SenderState::Idle;
         for id in self.roster.due_for_poll(now, all_idle) {
             self.poll_one(now, id);

@@ -32,7 +32,7 @@ impl Session {
         member.need_counter = header.counter;
         match member.state {
             MemberState::Active | MemberState::Lost => {}
-            MemberState::Ejected => return self.eject(need.receiver),
+            MemberState::Ejected | MemberState::Dropped => return self.eject(need.receiver),
             MemberState::Done | MemberState::Failed | MemberState::Left => {
                 return self.acknowledge(need.receiver, from);
             }
@@ -52,7 +52,7 @@ impl Session {
         // SYNC and symbols do not take equally long: they queue behind bursts.
         let described_at = self.clock.described_at(now, need.echo_micros, need.hold_micros)
             + self.pacer.burst_time(self.datagram_octets()).max(GRTT_MIN);
-        if !need.flags.no_multicast && !need.flags.detached {
+        if !need.flags.no_multicast {
             self.follow(now, need);
         } else {
             self.governor.on_sign_of_life();
@@ -75,6 +75,11 @@ impl Session {
                 .then(|| self.on_the_wire(drain)),
             was_asked: need.poll != 0,
         };
+        if self.slowness.is_detached(need.receiver) {
+            self.governor.on_sign_of_life();
+            self.watch_detached(now, need.receiver, keeping, drain);
+            return;
+        }
         let sent_by_then = self.syncs.sent_by(need.echo_micros);
         let active = self.roster.active_count();
         let sent = sent_by_then.unwrap_or(self.group_datagrams);
@@ -83,10 +88,11 @@ impl Session {
             self.pacer.set_rate(self.governor.rate());
             self.sync_soon();
         }
+        self.watch(now, need.receiver);
     }
 
     /// Octets on the wire that bring so many octets of the image.
-    fn on_the_wire(&self, octets: u64) -> u64 {
+    pub(super) fn on_the_wire(&self, octets: u64) -> u64 {
         octets * self.datagram_octets() / u64::from(self.config.layout.symbol_size())
     }
 
@@ -123,8 +129,14 @@ impl Session {
         need: &Need,
         described_at: Instant,
     ) -> bool {
-        self.note_deficit(block, range.symbols, need);
-        let apart = need.flags.no_multicast || need.flags.by_unicast;
+        let aside = self.slowness.is_aside(now, need.receiver) && !need.flags.no_multicast;
+        self.note_deficit(block, range.symbols, need, !aside);
+        let new = range.symbols == WHOLE && block.stream == Stream::Image;
+        if aside && new && self.group_wants() {
+            // It begins as many of the blocks that are being sent as it can hold.
+            return true;
+        }
+        let apart = aside || need.flags.no_multicast || need.flags.by_unicast;
         if apart || self.is_for_one(now, block, need.receiver) {
             let carousel = self.carousel(block.stream);
             if !apart {
@@ -150,13 +162,13 @@ impl Session {
     }
 
     /// Keeps the books on a deficit: for the final table, and for the proactive repair.
-    fn note_deficit(&mut self, block: BlockId, symbols: u16, need: &Need) {
+    fn note_deficit(&mut self, block: BlockId, symbols: u16, need: &Need, with_others: bool) {
         if symbols == WHOLE {
             return;
         }
         let Some(member) = self.roster.member_mut(need.receiver) else { return };
         member.repaired_symbols += u64::from(symbols);
-        let counts = !need.flags.no_multicast && !need.flags.detached && !need.flags.by_unicast;
+        let counts = with_others && !need.flags.no_multicast && !need.flags.by_unicast;
         if block.stream == Stream::Image && counts {
             let joined_at = member.joined_at;
             self.repair.on_deficit(block.number, u32::from(symbols), joined_at);

@@ -1,7 +1,7 @@
 //! Who takes part: admission, what each member last said, and who counts as lost.
 //!
 //! ```text
-//!  JOIN ──► Active ──► Done | Failed | Left | Ejected
+//!  JOIN ──► Active ──► Done | Failed | Left | Dropped | Ejected
 //!             │ ▲
 //!   silence   ▼ │ heard again
 //!            Lost
@@ -18,6 +18,8 @@ use imgcast_common::{
     id::ReceiverId,
     wire::{Done, Join, Need},
 };
+
+use super::Slow;
 
 /// All receivers that ever joined this session.
 #[derive(Debug, Default)]
@@ -61,6 +63,10 @@ pub struct Member {
     pub repaired_symbols: u64,
     /// Its last words.
     pub done: Option<Done>,
+    /// Whether the others do not wait for it.
+    pub detached: bool,
+    /// Why it was detached last, or dropped.
+    pub slow: Option<Slow>,
     pub(super) confirmed: bool,
     pub(super) need_counter: u64,
     pub(super) polls_unanswered: u32,
@@ -81,6 +87,8 @@ pub enum MemberState {
     Left,
     /// Nothing was heard from it for too long.
     Lost,
+    /// It was too slow, and was sent away.
+    Dropped,
     /// Another run of the same receiver took its place.
     Ejected,
 }
@@ -240,6 +248,8 @@ impl Member {
             memory_blocks: join.memory_blocks,
             repaired_symbols: 0,
             done: None,
+            detached: false,
+            slow: None,
             confirmed: false,
             need_counter: 0,
             polls_unanswered: 0,

@@ -2,6 +2,9 @@
 //!
 //! Small groups are heard as a whole. Of a large one only those count who were polled: whoever has
 //! trouble speaks unasked, and often, and would stand for all the others.
+//!
+//! A few that suffer far more than all others are *spared*: they do not count, and the others do
+//! not wait for them.
 
 use std::{collections::BTreeMap, time::Instant};
 
@@ -13,6 +16,8 @@ pub(super) struct Samples {
     by_receiver: BTreeMap<ReceiverId, Sample>,
     /// Receivers in the group.
     active: u32,
+    /// How many of them are spared at most.
+    spared_max: u32,
 }
 
 /// What one receiver lost since the rate changed last.
@@ -39,6 +44,21 @@ impl Samples {
         self.by_receiver.get(&id).map(|sample| sample.loss)
     }
 
+    /// At most so many are spared from now on.
+    pub(super) const fn spare(&mut self, receivers_max: u32) {
+        self.spared_max = receivers_max;
+    }
+
+    /// What a receiver reported last on the present rate, and whether it is spared.
+    pub(super) fn standing(&self, id: ReceiverId) -> Option<(Sample, bool)> {
+        let sample = self.by_receiver.get(&id)?;
+        Some((*sample, sample.misses() >= self.spared_from()))
+    }
+
+    pub(super) fn forget(&mut self, id: ReceiverId) {
+        self.by_receiver.remove(&id);
+    }
+
     pub(super) fn clear(&mut self) {
         self.by_receiver.clear();
     }
@@ -59,14 +79,41 @@ impl Samples {
     }
 
     fn suffering(&self) -> impl Iterator<Item = &Sample> {
-        self.by_receiver.values().filter(|sample| sample.excess > EXCESS_MAX)
+        let spared_from = self.spared_from();
+        let counts = move |sample: &&Sample| sample.misses() < spared_from;
+        self.by_receiver.values().filter(|sample| sample.excess > EXCESS_MAX).filter(counts)
+    }
+
+    /// What receivers miss from which on they are spared: of as many as may be, those that get
+    /// through far less than any other does.
+    fn spared_from(&self) -> f64 {
+        if self.spared_max == 0 {
+            return f64::INFINITY;
+        }
+        let misses = self.by_receiver.values().map(Sample::misses);
+        let mut worst: Vec<f64> = misses.filter(|misses| *misses > EXCESS_MAX).collect();
+        worst.sort_unstable_by(|one, other| other.total_cmp(one));
+        let most = worst.len().min(self.spared_max as usize);
+        let stands_out = |count: &usize| {
+            let next = worst.get(*count).copied().unwrap_or(0.0);
+            1.0 - worst[count - 1] < FAR_SLOWER * (1.0 - next)
+        };
+        let Some(count) = (1..=most).rev().find(stands_out) else { return f64::INFINITY };
+        let spared_from = worst[count - 1];
+        // Those of a large group who were not asked say nothing of how many there are.
+        let asked = || self.by_receiver.values().filter(|sample| sample.was_asked);
+        let spared = asked().filter(|sample| sample.misses() >= spared_from).count();
+        let many = spared > asked().count() / SPARED_PART + BY_CHANCE;
+        if self.active > GROUP_SMALL && many { f64::INFINITY } else { spared_from }
     }
 
     /// The 0.95-quantile of what counts; `None` if nothing does. In a large group one or
     /// two receivers do not decide it, however few were polled.
     pub(super) fn quantile(&self, of: impl Fn(&Sample) -> f64) -> Option<f64> {
         let is_small = self.active <= GROUP_SMALL;
+        let spared_from = self.spared_from();
         let counting = self.by_receiver.values().filter(|sample| is_small || sample.was_asked);
+        let counting = counting.filter(|sample| sample.misses() < spared_from);
         let mut values: Vec<f64> = counting.map(of).collect();
         values.sort_unstable_by(f64::total_cmp);
         let rank = (values.len() * 95).div_ceil(100);
@@ -75,7 +122,61 @@ impl Samples {
     }
 }
 
+impl Sample {
+    /// The share of what is sent that does not get through, whatever for.
+    pub(super) const fn misses(&self) -> f64 {
+        self.excess.max(self.loss)
+    }
+}
+
 /// Loss above the floor that is no congestion yet.
 pub(super) const EXCESS_MAX: f64 = 0.005;
 /// One of so many is more than one in twenty of them.
 const GROUP_SMALL: u32 = 20;
+/// Whoever gets through less than this part of what any other does would hold them all up; who is
+/// but a little slower costs less by being followed than by being served later.
+const FAR_SLOWER: f64 = 0.75;
+/// At most one in so many of a group is spared …
+pub(super) const SPARED_PART: usize = 5;
+/// … and so many more of those who are polled may be among them by chance.
+const BY_CHANCE: usize = 4;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Which of some excesses are spared if at most so many may be.
+    fn spared(excesses: &[f64], spared_max: u32) -> Vec<f64> {
+        let mut samples = Samples { spared_max, ..Samples::default() };
+        let active = u32::try_from(excesses.len()).unwrap();
+        for (id, excess) in (0..).zip(excesses) {
+            #[expect(clippy::disallowed_methods, reason = "a base for virtual time")]
+            let at = Instant::now();
+            let sample = Sample { loss: 0.0, excess: *excess, is_host: true, was_asked: true, at };
+            samples.insert(ReceiverId(id), sample, active);
+        }
+        let spared = (0..active).filter_map(|id| samples.standing(ReceiverId(id)));
+        spared.filter(|(_, spared)| *spared).map(|(sample, _)| sample.excess).collect()
+    }
+
+    #[test]
+    fn who_gets_through_far_less_than_any_other_is_spared() {
+        assert_eq!(spared(&[0.0, 0.9, 0.0], 1), [0.9]);
+        assert_eq!(spared(&[0.9], 1), [0.9], "nobody else has said anything yet");
+        assert_eq!(spared(&[0.0, 0.9, 0.0], 0), []);
+        assert_eq!(spared(&[0.0, 0.2, 0.0], 1), [], "the others can well wait for it");
+        assert_eq!(spared(&[0.0, 0.7, 0.9, 0.0], 1), [0.9], "for the other one they wait");
+        assert_eq!(spared(&[0.7, 0.7, 0.0, 0.0], 1), [], "they would wait for the other one");
+        assert_eq!(spared(&[0.7, 0.9, 0.0, 0.0], 2), [0.7, 0.9]);
+        assert_eq!(spared(&[0.9; 8], 1), []);
+    }
+
+    #[test]
+    fn of_a_large_group_nobody_is_spared_if_many_suffer() {
+        let mut excesses = vec![0.0; 100];
+        excesses[..20].fill(0.9);
+        assert_eq!(spared(&excesses, 20).len(), 20);
+        excesses[..30].fill(0.9);
+        assert_eq!(spared(&excesses, 40), []);
+    }
+}

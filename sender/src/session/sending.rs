@@ -208,7 +208,7 @@ impl Session {
     }
 
     /// Whether the group is owed anything, be it ready or not.
-    fn group_wants(&self) -> bool {
+    pub(super) fn group_wants(&self) -> bool {
         let idle = self.turns.group.is_empty() && self.image.is_idle() && self.index.is_idle();
         self.has_listeners && !idle
     }
@@ -250,7 +250,9 @@ impl Session {
         let (first_esi, count) = turn.next_run(self.pacer.burst(octets));
         let at = self.pacer.take(now, octets * u64::from(count));
         if shared {
-            self.pacer.spend_unicast(octets * u64::from(count));
+            // They share with those who cannot hear the group, and delay others by less.
+            let times = if self.slowness.is_aside(now, receiver) { ASIDE_TIMES } else { 1 };
+            self.pacer.spend_unicast(octets * u64::from(count) * times);
         }
         let address = self.roster.member(receiver)?.address;
         let burst = make_burst(turn, at, Destination::Unicast(address), first_esi, count);
@@ -300,5 +302,7 @@ const TURNS_AHEAD_MAX: usize = 16;
 const TURNS_AHEAD_OCTETS: u64 = 32 << 20;
 /// Unicast is slower, and a new NEED changes what is wanted.
 const UNICAST_TURNS_AHEAD: usize = 4;
+/// An octet to a receiver that is aside costs so many of unicast's share: half of it is theirs.
+const ASIDE_TIMES: u64 = 2;
 /// The index is small and all wait for it: it goes out with more repair than loss needs.
 const INDEX_REPAIRS_MIN: u32 = 4;

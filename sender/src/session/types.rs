@@ -51,6 +51,41 @@ pub struct SessionConfig {
     pub one_way: Option<OneWay>,
     /// Octets that a datagram's payload grows by on the wire: UDP, IP and Ethernet with gap.
     pub framing_octets: u16,
+    /// What becomes of receivers that are much slower than the others.
+    pub slow_receivers: SlowReceivers,
+}
+
+/// What becomes of receivers that are much slower than the others.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum SlowReceivers {
+    /// The others do not wait for them: they keep what they can, and get the rest afterwards.
+    #[default]
+    Detach,
+    /// The others wait for them.
+    Wait,
+    /// They are sent away.
+    Drop,
+}
+
+/// What makes a receiver slower than the others.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Slow {
+    /// Its disk, its processors or its sockets take less than is sent.
+    Host {
+        /// What they take, in bits per second on the wire.
+        takes: u64,
+        /// What was sent then.
+        of: u64,
+    },
+    /// The way to it carries less than is sent.
+    Path {
+        /// What it carries, in bits per second on the wire.
+        carries: u64,
+        /// What was sent then.
+        of: u64,
+    },
+    /// It loses such a share of what is sent, and the others far less.
+    Loss(f64),
 }
 
 /// Where a datagram goes.
@@ -108,6 +143,8 @@ pub enum Event {
     Joined(ReceiverId),
     /// A member's state changed: see the roster.
     Changed(ReceiverId),
+    /// A member was detached, or is not any more: see the roster.
+    Detached(ReceiverId),
     /// The session is over.
     Finished(Outcome),
 }
@@ -143,6 +180,8 @@ pub struct Status {
     pub expected: u32,
     /// Members that hear no multicast.
     pub without_multicast: u32,
+    /// Members that the others do not wait for.
+    pub detached: u32,
     /// One way: the pass under way, from 1 once it has started, and how many there are.
     pub pass: Option<(u8, u8)>,
     /// Mean share of the image that the members have verified; one way: the share that is sent.

@@ -52,6 +52,8 @@ pub(crate) struct SenderNode {
     pub(crate) image_symbols: u64,
     /// What its roster claims about receivers, to be looked into.
     pub(crate) claims: Vec<ReceiverId>,
+    /// Who was detached, or taken back.
+    pub(crate) detached: Vec<(Duration, SocketAddr, bool)>,
     early_end: bool,
     pub(crate) started_at: Option<Duration>,
     pub(crate) outcome: Option<(Outcome, Duration)>,
@@ -99,6 +101,7 @@ impl SenderNode {
             rate_max: config.rate_max,
             one_way: config.one_way,
             framing_octets: u16::try_from(FRAMING_OCTETS).unwrap_or(0),
+            slow_receivers: config.slow_receivers,
         };
         Self {
             number,
@@ -118,6 +121,7 @@ impl SenderNode {
             rates: Vec::new(),
             image_symbols: 0,
             claims: Vec::new(),
+            detached: Vec::new(),
             early_end: false,
             started_at: None,
             outcome: None,
@@ -221,12 +225,14 @@ impl SenderNode {
                 }
                 around.after(delay, Happening::TurnReady { sender: self.number, turn });
             }
-            Event::TurnOver(turn) => {
-                self.turns.remove(&turn);
-            }
+            Event::TurnOver(turn) => drop(self.turns.remove(&turn)),
             Event::Changed(id) => self.claims.push(id),
             Event::Finished(outcome) => self.outcome = Some((outcome, around.now)),
             Event::Started => self.started_at = Some(around.now),
+            Event::Detached(id) => {
+                let member = self.session.member(id);
+                self.detached.extend(member.map(|it| (around.now, it.address, it.detached)));
+            }
             Event::Joined(_) => {}
         }
         false

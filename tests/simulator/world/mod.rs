@@ -264,12 +264,20 @@ impl World {
             syncs: counts.syncs,
             blocks: layout.blocks(),
             rates: self.senders.first().map(|it| it.rates.clone()).unwrap_or_default(),
+            detached: self.senders.first().map(|it| self.hosts(&it.detached)).unwrap_or_default(),
             drops: self.receivers.iter().map(|it| it.drops.clone()).collect(),
             happenings: self.happenings,
             trace_hash: self.around.trace.hash,
             violations: self.around.checker.violations,
             trace: self.around.trace.into_lines(),
         }
+    }
+
+    /// The same with the position of each receiver's configuration in the place of its address.
+    fn hosts(&self, noted: &[(Duration, SocketAddr, bool)]) -> Vec<(Duration, usize, bool)> {
+        let host = |address| self.by_address.get(address).map(|it| self.receivers[*it].host);
+        let noted = noted.iter().filter_map(|(at, who, what)| Some((*at, host(who)?, *what)));
+        noted.collect()
     }
 
     /// Octets of the image, over what the slowest part of the world carries.

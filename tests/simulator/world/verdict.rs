@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use imgcast_common::wire::EjectReason;
 use imgcast_receiver::session::{Failure, Outcome};
-use imgcast_sender::session::MemberState;
+use imgcast_sender::session::{MemberState, SlowReceivers};
 
 use super::World;
 use crate::{
@@ -159,6 +160,10 @@ impl World {
         let served = node.welcomed && sender.is_some_and(|it| !it.crashed);
         match failure {
             Failure::Driver => config.disk.fails_at_write.is_some(),
+            Failure::Ejected(EjectReason::Slow) => {
+                let drops = |it: &SenderConfig| it.slow_receivers == SlowReceivers::Drop;
+                self.config.senders.iter().any(drops)
+            }
             Failure::Index => self.config.senders.iter().any(|it| it.hostile_index),
             Failure::SeveralImages(_) => self.config.images.len() > 1 && config.wants.is_none(),
             Failure::NoSender | Failure::NotOffered(_) | Failure::SenderGone(_) => !served,
