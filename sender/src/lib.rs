@@ -6,6 +6,7 @@ pub mod driver;
 pub mod error;
 pub mod image;
 mod keyboard;
+mod member_words;
 mod offered;
 pub mod parameters;
 pub mod pump;

@@ -97,9 +97,10 @@ fn the_feedback_window_is_no_longer_than_two_seconds() {
 }
 
 #[test]
-fn the_flags_of_need_are_four() {
-    let accepted: Vec<_> = (0..16).map(|flags| [flags]).collect();
-    let rejected: Vec<_> = (4..8).flat_map(|bit| [[1 << bit], [1 << bit | 15]]).collect();
+fn the_flags_of_need_are_three() {
+    let accepted: Vec<_> = (0..16).filter(|flags| flags & 2 == 0).map(|flags| [flags]).collect();
+    let others = [1, 4, 5, 6, 7];
+    let rejected: Vec<_> = others.iter().flat_map(|bit| [[1 << bit], [1 << bit | 13]]).collect();
     assert_limits("need", "need flags", &accepted, &rejected, WireError::Field("flags"));
 }
 

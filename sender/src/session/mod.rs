@@ -11,7 +11,8 @@
 //! rate `governor` sets by what is lost above each receiver's `floor`, now and then with a
 //! `probe` at half of it; `slowness` sees to it that the others do not wait for whoever is far
 //! slower; `syncs` tells the group what is planned; `closing` takes the receivers' last words and
-//! ends the session. Where nobody can answer, `passes` takes the place of needs, governor and polls.
+//! ends the session. Where nobody can answer, `passes` takes the place of needs, governor and
+//! polls.
 
 mod carousel;
 mod clock;
