@@ -47,6 +47,16 @@ fn a_lossy_medium_never_slows_the_session_however_many_sync_it_loses() {
     }
 }
 
+/// What a receiver says before it has counted enough is no floor either.
+#[test]
+fn a_lossy_crowd_never_stops_the_session_by_what_it_says_first() {
+    for seed in 1..=100 {
+        let report = run(linked(seed, 16, 50, 10_000, 200_000));
+        report.assert_all_done();
+        assert!(goodput(&report) >= 0.6, "seed {seed}: {:.3}", goodput(&report));
+    }
+}
+
 #[test]
 fn a_sender_that_does_not_hear_of_its_backlog_never_finds_its_link() {
     for (link, rate_max) in LINKS {

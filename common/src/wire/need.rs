@@ -29,7 +29,8 @@ pub struct Need {
     pub echo_micros: u64,
     /// How long ago that SYNC came, in microseconds.
     pub hold_micros: u32,
-    /// Datagrams of the group that the network lost since the last report, in 65,536ths.
+    /// Datagrams of the group that the network lost of late, in 65,536ths; [`LOSS_UNKNOWN`] until
+    /// enough were counted to tell.
     pub network_loss: u16,
     /// Datagrams that its own socket dropped, in 65,536ths.
     pub socket_loss: u16,
@@ -111,3 +112,6 @@ impl NeedFlags {
         bits.into_iter().rev().fold(0, |octet, bit| octet << 1 | u8::from(bit))
     }
 }
+
+/// The network loss of a receiver that has not counted enough datagrams to tell one.
+pub const LOSS_UNKNOWN: u16 = u16::MAX;

@@ -20,8 +20,8 @@ use imgcast_common::{
     prng::Prng,
     timing::{GRTT_MIN, GRTT_START, draw_backoff},
     wire::{
-        BlockRange, DATA_HEAD_LEN, Header, Message, Need, NeedFlags, Sync, TRAILER_LEN, WHOLE,
-        ranges_max,
+        BlockRange, DATA_HEAD_LEN, Header, LOSS_UNKNOWN, Message, Need, NeedFlags, Sync,
+        TRAILER_LEN, WHOLE, ranges_max,
     },
 };
 
@@ -261,8 +261,11 @@ impl Session {
         }
         let (echo_micros, heard_at) = self.asking.echo.unwrap_or((0, now));
         let hold = now.saturating_duration_since(heard_at).as_micros();
-        let (network_loss, socket_loss) = self.loss.report();
-        self.asking.network_loss = f64::from(network_loss) / 65_536.0;
+        let said = self.loss.report();
+        if let Some((network_loss, _)) = said {
+            self.asking.note_loss(network_loss);
+        }
+        let (network_loss, socket_loss) = said.unwrap_or((LOSS_UNKNOWN, 0));
         let verified = self.image.as_ref().map_or(0, |image| image.verified().count());
         let need = Need {
             receiver: member.receiver,

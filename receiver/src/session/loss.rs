@@ -1,5 +1,7 @@
 //! What was lost on the way from the group: by the network, and by the receiver's own sockets.
 
+use imgcast_common::wire::LOSS_UNKNOWN;
+
 /// Counts datagrams against the gaps in the group's counter, over the last few thousand.
 #[derive(Debug, Default)]
 pub(super) struct LossMeter {
@@ -14,8 +16,8 @@ pub(super) struct LossMeter {
     received: u64,
     overflow: u64,
     overflow_base: u64,
-    /// What was said last.
-    said: (u16, u16),
+    /// What was said last, if anything.
+    said: Option<(u16, u16)>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -68,8 +70,8 @@ impl LossMeter {
     }
 
     /// Recent loss by network and by socket, in 65,536ths. Until enough was counted since the rate
-    /// changed, that of before: of a few datagrams often none is lost.
-    pub(super) fn report(&mut self) -> (u16, u16) {
+    /// changed, that of before, and nothing at first: of a few datagrams often none is lost.
+    pub(super) fn report(&mut self) -> Option<(u16, u16)> {
         self.this.expected = self.newest - self.base;
         self.this.overflow = self.overflow - self.overflow_base;
         let (last, this) = (self.last, self.this);
@@ -79,11 +81,12 @@ impl LossMeter {
         }
         let lost = expected.saturating_sub(last.received + this.received);
         let socket = (last.overflow + this.overflow).min(lost);
-        let share = |count: u64| u16::try_from(count * 65_536 / expected).unwrap_or(u16::MAX);
+        let share = |count: u64| (count * 65_536 / expected).min(u64::from(LOSS_UNKNOWN) - 1);
+        let share = |count| u16::try_from(share(count)).unwrap_or(LOSS_UNKNOWN - 1);
         if this.expected >= PERIOD_DATAGRAMS {
             self.begin_period();
         }
-        self.said = (share(lost - socket), share(socket));
+        self.said = Some((share(lost - socket), share(socket)));
         self.said
     }
 }
@@ -102,13 +105,13 @@ mod tests {
     #[test]
     fn gaps_are_loss_and_reordering_is_not() {
         let mut meter = LossMeter::default();
-        assert_eq!(meter.report(), (0, 0));
+        assert_eq!(meter.report(), None);
         for ten in 10..50 {
             for one in [0, 2, 1, 3, 5, 6, 7, 9] {
                 meter.on_datagram(10 * ten + one);
             }
         }
-        assert_eq!(meter.report(), (2 * 6553 + 1, 0), "2 of 10");
+        assert_eq!(meter.report(), Some((2 * 6553 + 1, 0)), "2 of 10");
         meter.restart();
         assert!((meter.overall() - 0.2).abs() < 1e-9, "{}", meter.overall());
     }
@@ -121,7 +124,7 @@ mod tests {
         }
         meter.on_datagram(1000);
         meter.on_overflow(50);
-        let (network, socket) = meter.report();
+        let (network, socket) = meter.report().unwrap();
         assert_eq!(socket, 3276);
         assert_eq!(network, 3211, "99 - 50 of 1000");
     }
@@ -132,8 +135,7 @@ mod tests {
         for counter in [5, 6, u64::MAX, 7, 8] {
             meter.on_datagram(counter);
         }
-        let (network, _) = meter.report();
-        assert!(network <= 1, "{network}");
+        assert_eq!(meter.report(), None);
     }
 
     #[test]
@@ -141,12 +143,12 @@ mod tests {
         let mut meter = LossMeter::default();
         (1..=1000).filter(|counter| counter % 10 != 9).for_each(|it| meter.on_datagram(it));
         let before = meter.report();
-        assert_eq!(before, (6553, 0), "a tenth");
+        assert_eq!(before, Some((6553, 0)), "a tenth");
         meter.restart();
         assert_eq!(meter.report(), before);
         (1001..1300).for_each(|it| meter.on_datagram(it));
         assert_eq!(meter.report(), before, "299 datagrams");
         meter.on_datagram(1300);
-        assert_eq!(meter.report(), (0, 0), "and the past is forgotten");
+        assert_eq!(meter.report(), Some((0, 0)), "and the past is forgotten");
     }
 }

@@ -94,7 +94,9 @@ impl Session {
         self.progress_at = self.progress_at.max(self.contact.group_at());
         if now >= one_way.look_at {
             one_way.look_at = now + LOOK_INTERVAL;
-            self.asking.note_loss(self.loss.report().0);
+            if let Some((network_loss, _)) = self.loss.report() {
+                self.asking.note_loss(network_loss);
+            }
         }
     }
 

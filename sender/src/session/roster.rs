@@ -16,7 +16,7 @@ use std::{
 use imgcast_common::{
     bucket::Bucket,
     id::ReceiverId,
-    wire::{Done, Join, Need},
+    wire::{Done, Join, LOSS_UNKNOWN, Need},
 };
 
 use super::Slow;
@@ -153,8 +153,10 @@ impl Roster {
         member.no_multicast = need.flags.no_multicast;
         member.done_blocks = need.done_blocks;
         let smooth = |old: &mut f64, new: u16| *old += (f64::from(new) / 65_536.0 - *old) / 4.0;
-        smooth(&mut member.network_loss, need.network_loss);
-        smooth(&mut member.socket_loss, need.socket_loss);
+        if need.network_loss != LOSS_UNKNOWN {
+            smooth(&mut member.network_loss, need.network_loss);
+            smooth(&mut member.socket_loss, need.socket_loss);
+        }
     }
 
     pub(super) fn set_state(&mut self, id: ReceiverId, state: MemberState) {
