@@ -178,8 +178,7 @@ impl Report {
         let (begun, all) = status.pass.unwrap_or_default();
         match (status.state, status.starts_at) {
             (SenderState::Gathering, at) => {
-                let left = at.unwrap_or(now).saturating_duration_since(now).as_secs();
-                let left = Seconds(Duration::from_secs(left));
+                let left = seconds_until(at.unwrap_or(now), now);
                 let text = format!(
                     "announcing, one way: starts in {left}; on the nodes: imgcast-receiver \
                      receive --output TARGET"
@@ -317,10 +316,7 @@ impl Report {
 /// Who is there, and what starts the transfer. Where a key does, the line is shorter by as much as
 /// it takes to say so: it fits a terminal of 80 columns.
 fn gathering(now: Instant, status: &Status, hears_keys: bool) -> String {
-    let in_time = |at: Instant| {
-        let left = at.saturating_duration_since(now).as_secs();
-        Seconds(Duration::from_secs(left))
-    };
+    let in_time = |at| seconds_until(at, now);
     let (active, expected) = (status.active, status.expected);
     let starts = match (status.starts_at, status.gives_up_at) {
         (Some(at), _) if active >= expected => format!("starts in {}", in_time(at)),
@@ -337,6 +333,11 @@ fn gathering(now: Instant, status: &Status, hears_keys: bool) -> String {
     } else {
         format!("waiting for receivers: {active} of {expected} joined, {starts}")
     }
+}
+
+/// Whole seconds that are left.
+fn seconds_until(at: Instant, now: Instant) -> Seconds {
+    Seconds(Duration::from_secs(at.saturating_duration_since(now).as_secs()))
 }
 
 /// Of so many there is something to say on one screen.
@@ -384,7 +385,7 @@ mod tests {
             receiver: ReceiverId(u32::from(number) - 1),
             echo_micros: 0,
             hold_micros: 0,
-            network_loss: 0,
+            network_loss: Some(0),
             socket_loss: 0,
             free_blocks: 64,
             drain_kilobytes: 0,

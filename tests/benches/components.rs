@@ -29,7 +29,7 @@ fn wire(criterion: &mut Criterion) {
         receiver: ReceiverId(1),
         echo_micros: 1,
         hold_micros: 1,
-        network_loss: 0,
+        network_loss: Some(0),
         socket_loss: 0,
         free_blocks: 100,
         drain_kilobytes: 1,

@@ -297,7 +297,7 @@ fn need() -> Need {
         receiver: ReceiverId(17),
         echo_micros: 123_456_789,
         hold_micros: 1500,
-        network_loss: 655,
+        network_loss: Some(655),
         socket_loss: 66,
         free_blocks: 200,
         drain_kilobytes: 180_000,
@@ -320,7 +320,7 @@ fn need_report() -> Message<'static> {
 
 fn need_behind() -> Message<'static> {
     let flags = NeedFlags { behind: true, ..NeedFlags::default() };
-    let (network_loss, drain_kilobytes, poll, needs) = (0, 23_456, 0, vec![]);
+    let (network_loss, drain_kilobytes, poll, needs) = (Some(0), 23_456, 0, vec![]);
     Message::Need(Need { network_loss, drain_kilobytes, poll, flags, needs, ..need() })
 }
 

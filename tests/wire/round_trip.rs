@@ -261,7 +261,7 @@ fn sync() -> impl Strategy<Value = Sync> {
 
 fn need() -> impl Strategy<Value = Need> {
     let times = (any::<u32>(), any::<u64>(), any::<u32>());
-    let losses = (any::<u16>(), any::<u16>(), any::<u16>());
+    let losses = (proptest::option::of(0..u16::MAX), any::<u16>(), any::<u16>());
     let progress = (any::<u32>(), 0..=BLOCKS_MAX, any::<u16>());
     let flags = any::<[bool; 3]>().prop_map(|[no_multicast, by_unicast, behind]| NeedFlags {
         no_multicast,

@@ -26,7 +26,7 @@ pub use done::{Done, DoneAck, Leave, LeaveReason};
 pub use end::{Abort, AbortReason, Eject, EjectReason, End};
 pub use header::{HEADER_LEN, Header, MAGIC, SEALED_TRAILER_LEN, TRAILER_LEN, UNICAST, VERSION};
 pub use join::{Join, Refuse, RefuseReason, Welcome};
-pub use need::{LOSS_UNKNOWN, Need, NeedFlags};
+pub use need::{Need, NeedFlags};
 pub use range::{BlockRange, RANGES_MAX, SYMBOLS_PER_BLOCK_MAX, WHOLE, ranges_max};
 pub use sync::{Poll, Sync};
 

@@ -29,9 +29,9 @@ pub struct Need {
     pub echo_micros: u64,
     /// How long ago that SYNC came, in microseconds.
     pub hold_micros: u32,
-    /// Datagrams of the group that the network lost of late, in 65,536ths; [`LOSS_UNKNOWN`] until
-    /// enough were counted to tell.
-    pub network_loss: u16,
+    /// Datagrams of the group that the network lost of late, in 65,536ths, at most 65,534; `None`
+    /// until enough were counted to tell.
+    pub network_loss: Option<u16>,
     /// Datagrams that its own socket dropped, in 65,536ths.
     pub socket_loss: u16,
     /// Incomplete blocks that it still has room for.
@@ -67,7 +67,7 @@ impl Need {
             receiver: ReceiverId(reader.u32()?),
             echo_micros: reader.u64()?,
             hold_micros: reader.u32()?,
-            network_loss: reader.u16()?,
+            network_loss: Some(reader.u16()?).filter(|loss| *loss != LOSS_UNKNOWN),
             socket_loss: reader.u16()?,
             free_blocks: reader.u16()?,
             drain_kilobytes: reader.u32()?,
@@ -87,7 +87,7 @@ impl Need {
         writer.u32(self.receiver.0);
         writer.u64(self.echo_micros);
         writer.u32(self.hold_micros);
-        writer.u16(self.network_loss);
+        writer.u16(self.network_loss.map_or(LOSS_UNKNOWN, |loss| loss.min(LOSS_UNKNOWN - 1)));
         writer.u16(self.socket_loss);
         writer.u16(self.free_blocks);
         writer.u32(self.drain_kilobytes);
@@ -114,4 +114,4 @@ impl NeedFlags {
 }
 
 /// The network loss of a receiver that has not counted enough datagrams to tell one.
-pub const LOSS_UNKNOWN: u16 = u16::MAX;
+const LOSS_UNKNOWN: u16 = u16::MAX;

@@ -20,8 +20,8 @@ use imgcast_common::{
     prng::Prng,
     timing::{GRTT_MIN, GRTT_START, draw_backoff},
     wire::{
-        BlockRange, DATA_HEAD_LEN, Header, LOSS_UNKNOWN, Message, Need, NeedFlags, Sync,
-        TRAILER_LEN, WHOLE, ranges_max,
+        BlockRange, DATA_HEAD_LEN, Header, Message, Need, NeedFlags, Sync, TRAILER_LEN, WHOLE,
+        ranges_max,
     },
 };
 
@@ -265,14 +265,13 @@ impl Session {
         if let Some((network_loss, _)) = said {
             self.asking.note_loss(network_loss);
         }
-        let (network_loss, socket_loss) = said.unwrap_or((LOSS_UNKNOWN, 0));
         let verified = self.image.as_ref().map_or(0, |image| image.verified().count());
         let need = Need {
             receiver: member.receiver,
             echo_micros,
             hold_micros: u32::try_from(hold).unwrap_or(u32::MAX),
-            network_loss,
-            socket_loss,
+            network_loss: said.map(|(network_loss, _)| network_loss),
+            socket_loss: said.map_or(0, |(_, socket_loss)| socket_loss),
             free_blocks: u16::try_from(self.free_blocks()).unwrap_or(u16::MAX),
             drain_kilobytes: self.drain_rate(),
             done_blocks: verified,

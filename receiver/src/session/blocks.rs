@@ -149,18 +149,24 @@ impl Session {
     /// are of which most is still to come: others would fill it, and lack what the group was sent
     /// before.
     fn has_room_for(&self, via: Via, head: &DataHead, symbol_octets: usize) -> bool {
-        let free = self.free_blocks();
+        let all = self.memory_blocks();
+        let free = self.free_of(all);
         let symbols = u64::from(head.stored_len) / symbol_octets.max(1) as u64;
         let most = u64::from(head.still_to_come) * 8 >= symbols * 7;
-        free > 0 && (most || via != Via::Group || free * 4 >= self.memory_blocks())
+        free > 0 && (most || via != Via::Group || free * 4 >= all)
     }
 
     /// Blocks that may still be begun.
     pub(super) fn free_blocks(&self) -> usize {
+        self.free_of(self.memory_blocks())
+    }
+
+    /// Those of so many that none is held in.
+    fn free_of(&self, blocks: usize) -> usize {
         let Some(image) = &self.image else { return 0 };
         let index_held = self.index.as_ref().map_or(0, Ledger::held);
         let writing = (self.writing.count() - self.writing_zero) as usize;
-        self.memory_blocks().saturating_sub(image.held() + index_held + writing)
+        blocks.saturating_sub(image.held() + index_held + writing)
     }
 
     /// Blocks that memory holds.

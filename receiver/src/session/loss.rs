@@ -1,7 +1,5 @@
 //! What was lost on the way from the group: by the network, and by the receiver's own sockets.
 
-use imgcast_common::wire::LOSS_UNKNOWN;
-
 /// Counts datagrams against the gaps in the group's counter, over the last few thousand.
 #[derive(Debug, Default)]
 pub(super) struct LossMeter {
@@ -81,8 +79,7 @@ impl LossMeter {
         }
         let lost = expected.saturating_sub(last.received + this.received);
         let socket = (last.overflow + this.overflow).min(lost);
-        let share = |count: u64| (count * 65_536 / expected).min(u64::from(LOSS_UNKNOWN) - 1);
-        let share = |count| u16::try_from(share(count)).unwrap_or(LOSS_UNKNOWN - 1);
+        let share = |count: u64| u16::try_from(count * 65_536 / expected).unwrap_or(u16::MAX);
         if this.expected >= PERIOD_DATAGRAMS {
             self.begin_period();
         }

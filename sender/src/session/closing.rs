@@ -123,11 +123,13 @@ impl Session {
 
     /// Ends the session when nobody takes part any more.
     pub(super) fn check_end(&mut self, now: Instant) {
+        if !self.is_running() {
+            return;
+        }
         if self.is_one_way() {
             return self.end_when_sent(now);
         }
-        let running = matches!(self.state, SenderState::Sending | SenderState::Idle);
-        if !running || self.roster.active_count() > 0 {
+        if self.roster.active_count() > 0 {
             return;
         }
         let (expected, done) = (self.expected(), self.roster.count(MemberState::Done));

@@ -332,7 +332,7 @@ impl Governor {
 
 /// A share of a rate.
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "at most the rate")]
-fn part(rate: u64, share: f64) -> u64 {
+pub(super) fn part(rate: u64, share: f64) -> u64 {
     (rate as f64 * share.clamp(0.0, 1.0)) as u64
 }
 

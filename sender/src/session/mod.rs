@@ -317,6 +317,11 @@ impl Session {
         }
     }
 
+    /// Whether the session has begun and is not over.
+    const fn is_running(&self) -> bool {
+        matches!(self.state, SenderState::Sending | SenderState::Idle)
+    }
+
     /// r in 65,536ths of S.
     fn repair_share(&self) -> u16 {
         self.passes.as_ref().map_or_else(|| self.repair.share(), Passes::share)
@@ -384,8 +389,7 @@ impl Session {
     }
 
     fn note_listeners(&mut self) {
-        let hears = |member: &Member| !member.no_multicast;
-        self.has_listeners = self.is_one_way() || self.roster.active().any(hears);
+        self.has_listeners = self.is_one_way() || self.roster.listeners().next().is_some();
     }
 }
 

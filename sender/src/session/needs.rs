@@ -6,7 +6,7 @@ use std::{net::SocketAddr, time::Instant};
 use imgcast_common::{
     id::{BlockId, Stream},
     timing::GRTT_MIN,
-    wire::{BlockRange, Header, LOSS_UNKNOWN, Need, RefuseReason, WHOLE},
+    wire::{BlockRange, Header, Need, RefuseReason, WHOLE},
 };
 
 use super::{
@@ -68,10 +68,8 @@ impl Session {
         let drain = u64::from(need.drain_kilobytes) * 1000;
         // Whoever has all of it and only writes is in nobody's way.
         let needs_data = need.done_blocks < self.config.layout.blocks();
-        let counted = need.network_loss != LOSS_UNKNOWN;
-        let network_loss = if counted { need.network_loss } else { 0 };
         let keeping = Keeping {
-            network_loss: f64::from(network_loss) / 65_536.0,
+            network_loss: f64::from(need.network_loss.unwrap_or(0)) / 65_536.0,
             socket_loss: f64::from(need.socket_loss) / 65_536.0,
             limit: (needs_data && (is_short || need.flags.behind) && drain > 0)
                 .then(|| self.on_the_wire(drain)),
@@ -86,7 +84,8 @@ impl Session {
         let active = self.roster.active_count();
         let sent = sent_by_then.unwrap_or(self.group_datagrams);
         self.governor.on_heard(now, need.receiver, sent);
-        let sent_by_then = sent_by_then.filter(|_| counted);
+        // Of losses that are not known yet it says nothing.
+        let sent_by_then = sent_by_then.filter(|_| need.network_loss.is_some());
         if self.governor.on_report(now, need.receiver, keeping, sent_by_then, active) {
             self.pacer.set_rate(self.governor.rate());
             self.sync_soon();

@@ -6,7 +6,7 @@
 
 use std::time::{Duration, Instant};
 
-use imgcast_common::wire::{End, Message, SenderState};
+use imgcast_common::wire::{End, Message};
 
 use super::{Outcome, Session};
 
@@ -68,9 +68,9 @@ impl Session {
 
     /// Begins the next pass, or the index again, when their time has come.
     pub(super) fn go_round(&mut self, now: Instant) {
+        let is_running = self.is_running();
         let Some(passes) = &mut self.passes else { return };
-        let running = matches!(self.state, SenderState::Sending | SenderState::Idle);
-        if !running || passes.ends_at.is_some() {
+        if !is_running || passes.ends_at.is_some() {
             return;
         }
         let owed = self.image.owed();
@@ -92,11 +92,10 @@ impl Session {
         }
     }
 
-    /// Ends the session when all passes have been sent.
+    /// Ends the session, which is running, when all passes have been sent.
     pub(super) fn end_when_sent(&mut self, now: Instant) {
         let Some(passes) = &self.passes else { return };
-        let running = matches!(self.state, SenderState::Sending | SenderState::Idle);
-        if running && passes.ends_at.is_some_and(|at| now >= at) {
+        if passes.ends_at.is_some_and(|at| now >= at) {
             let text = format!("all was sent, {} times", passes.plan.passes);
             let farewell = Message::End(End { complete: true, text });
             // Whoever misses it waits in vain: it is repeated for as long as in any session.

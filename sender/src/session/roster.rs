@@ -16,7 +16,7 @@ use std::{
 use imgcast_common::{
     bucket::Bucket,
     id::ReceiverId,
-    wire::{Done, Join, LOSS_UNKNOWN, Need},
+    wire::{Done, Join, Need},
 };
 
 use super::Slow;
@@ -153,8 +153,8 @@ impl Roster {
         member.no_multicast = need.flags.no_multicast;
         member.done_blocks = need.done_blocks;
         let smooth = |old: &mut f64, new: u16| *old += (f64::from(new) / 65_536.0 - *old) / 4.0;
-        if need.network_loss != LOSS_UNKNOWN {
-            smooth(&mut member.network_loss, need.network_loss);
+        if let Some(network_loss) = need.network_loss {
+            smooth(&mut member.network_loss, network_loss);
             smooth(&mut member.socket_loss, need.socket_loss);
         }
     }
@@ -185,6 +185,11 @@ impl Roster {
     /// Members that take part and are not finished.
     pub(super) fn active(&self) -> impl Iterator<Item = &Member> {
         self.members.values().filter(|member| member.state == MemberState::Active)
+    }
+
+    /// Those of them that hear the group.
+    pub(super) fn listeners(&self) -> impl Iterator<Item = &Member> {
+        self.active().filter(|member| !member.no_multicast)
     }
 
     pub(super) const fn active_count(&self) -> u32 {

@@ -52,7 +52,9 @@ impl Samples {
     /// What a receiver reported last on the present rate, and whether it is spared.
     pub(super) fn standing(&self, id: ReceiverId) -> Option<(Sample, bool)> {
         let sample = self.by_receiver.get(&id)?;
-        Some((*sample, sample.misses() >= self.spared_from()))
+        // Whoever misses next to nothing never is: most reports need no look at all the others.
+        let is_spared = sample.misses() > EXCESS_MAX && sample.misses() >= self.spared_from();
+        Some((*sample, is_spared))
     }
 
     pub(super) fn forget(&mut self, id: ReceiverId) {

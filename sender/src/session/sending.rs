@@ -5,7 +5,7 @@ use std::{collections::VecDeque, time::Instant};
 
 use imgcast_common::{
     id::{BlockId, EncodingSymbolId, ReceiverId, Stream},
-    wire::{DataHead, SenderState, WHOLE},
+    wire::{DataHead, WHOLE},
 };
 
 use super::{
@@ -140,7 +140,7 @@ impl Turn {
 impl Session {
     /// Takes up turns ahead of their time.
     pub(super) fn fill_turns(&mut self, now: Instant) {
-        if !matches!(self.state, SenderState::Sending | SenderState::Idle) {
+        if !self.is_running() {
             return;
         }
         while self.turns.unicast.len() < UNICAST_TURNS_AHEAD
@@ -193,7 +193,7 @@ impl Session {
 
     /// The next burst, if its time has come.
     pub(super) fn next_burst(&mut self, now: Instant) -> Option<Burst> {
-        let flowing = matches!(self.state, SenderState::Sending | SenderState::Idle);
+        let flowing = self.is_running();
         if !flowing || now < self.pacer.ready_at() {
             return None;
         }

@@ -21,7 +21,8 @@ use std::{
 use imgcast_common::id::ReceiverId;
 
 use super::{
-    Event, Member, MemberState, Session, Slow, SlowReceivers, floor::Keeping, samples::SPARED_PART,
+    Event, Member, MemberState, Session, Slow, SlowReceivers, floor::Keeping, governor::part,
+    samples::SPARED_PART,
 };
 
 /// Those who are aside, or may soon be.
@@ -117,7 +118,7 @@ impl Session {
             }
             return;
         }
-        let through = share_of(rate, 1.0 - sample.misses());
+        let through = part(rate, 1.0 - sample.misses());
         let why = if sample.is_host && sample.excess >= sample.loss {
             Slow::Host { takes: through, of: rate }
         } else {
@@ -135,7 +136,7 @@ impl Session {
         keeping: Keeping,
         drain: u64,
     ) {
-        let needed = share_of(self.governor.rate(), TAKES_ENOUGH);
+        let needed = part(self.governor.rate(), TAKES_ENOUGH);
         let takes = drain == 0 || self.on_the_wire(drain) * 8 >= needed;
         let loss_max = LOSS_MIN.max(self.slowness.median_loss * LOSS_RATIO / 2.0);
         let keeps_up = takes && keeping.network_loss + keeping.socket_loss <= loss_max;
@@ -152,7 +153,7 @@ impl Session {
             SlowReceivers::Drop => true,
         };
         self.forget_finished();
-        let listeners = u32::try_from(self.roster.active().filter(hears).count());
+        let listeners = u32::try_from(self.roster.listeners().count());
         let listeners = listeners.unwrap_or(u32::MAX);
         let gone = if drops { self.roster.count(MemberState::Dropped) } else { 0 };
         let part = u32::try_from(SPARED_PART).unwrap_or(u32::MAX);
@@ -190,7 +191,7 @@ impl Session {
     /// Notes who loses far more than the others; returns what they lose.
     fn losses(&mut self, now: Instant) -> BTreeMap<ReceiverId, f64> {
         let lost = |member: &Member| member.network_loss + member.socket_loss;
-        let mut all: Vec<f64> = self.roster.active().filter(hears).map(lost).collect();
+        let mut all: Vec<f64> = self.roster.listeners().map(lost).collect();
         let middle = all.len() / 2;
         let median = match all.len() {
             0 => 0.0,
@@ -199,7 +200,7 @@ impl Session {
         self.slowness.median_loss = median;
         let much = LOSS_MIN.max(LOSS_RATIO * median);
         let talks = |member: &&Member| now < member.heard_at + FRESH;
-        let lossy = self.roster.active().filter(hears).filter(talks);
+        let lossy = self.roster.listeners().filter(talks);
         let lossy = lossy.map(|member| (member.id, lost(member))).filter(|(_, loss)| *loss > much);
         let lossy: BTreeMap<ReceiverId, f64> = lossy.collect();
         for (id, watch) in &mut self.slowness.watched {
@@ -267,11 +268,6 @@ impl Span {
     }
 }
 
-/// Whether a member counts for what the group is sent.
-fn hears(member: &&Member) -> bool {
-    !member.no_multicast
-}
-
 /// The share of what is sent that gets through to a receiver.
 fn gets(slow: Slow) -> f64 {
     match slow {
@@ -280,12 +276,6 @@ fn gets(slow: Slow) -> f64 {
         }
         Slow::Loss(share) => 1.0 - share,
     }
-}
-
-/// A share of a rate.
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "at most the rate")]
-fn share_of(rate: u64, share: f64) -> u64 {
-    (rate as f64 * share.clamp(0.0, 1.0)) as u64
 }
 
 /// Ten reports of a host that is behind, five of any other: no stall of a moment.

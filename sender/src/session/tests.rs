@@ -199,7 +199,7 @@ fn need(receiver: ReceiverId, echo_micros: u64, needs: &[BlockRange]) -> Message
         receiver,
         echo_micros,
         hold_micros: 0,
-        network_loss: 0,
+        network_loss: Some(0),
         socket_loss: 0,
         free_blocks: 64,
         drain_kilobytes: 0,
