@@ -81,6 +81,9 @@ pub struct ReceiveArgs {
     pub ttl: u8,
 
     /// Memory for blocks on their way, and for decoding [default: 1/4 of what is free, max. 1G]
+    ///
+    /// At least 16M, and more for images above 1 TiB, whose blocks are
+    /// larger. With little memory a transfer that loses much takes longer.
     #[arg(long, value_name = "SIZE", env = "IMGCAST_MEMORY", hide_env_values = true)]
     #[arg(help_heading = LIMITS)]
     pub memory: Option<ByteSize>,

@@ -7,6 +7,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use imgcast_common::id::ImageId;
+use imgcast_common::layout::BLOCK_LOG2_DEFAULT;
 use imgcast_common::net::Offload;
 use imgcast_common::prng::Prng;
 use imgcast_common::units::Seconds;
@@ -16,7 +17,7 @@ use tracing_subscriber::filter::Targets;
 
 use crate::cli::{ListArgs, NetworkArgs, ReceiveArgs, Switch};
 use crate::error::Error;
-use crate::memory;
+use crate::memory::{self, Memory};
 
 /// A run of `receive`.
 #[derive(Clone, Debug)]
@@ -29,8 +30,8 @@ pub struct ReceiveConfig {
     pub network: NetworkConfig,
     /// TTL or hop limit of what is sent to a group.
     pub hops: u8,
-    /// Memory for incomplete and unwritten blocks and for decoding, in octets.
-    pub memory_bytes: u64,
+    /// Memory for incomplete and unwritten blocks and for decoding.
+    pub memory: Memory,
     /// How long to wait for a sender; `None` is for ever.
     pub start_timeout: Option<Duration>,
     /// How long to wait for the next block to get done; `None` is for ever.
@@ -84,13 +85,15 @@ impl TryFrom<ReceiveArgs> for ReceiveConfig {
             let text = "blocks arrive in any order, which no pipe can take; name a disk or file";
             return Err(Error::Usage { option: "--output", text: text.into() });
         }
+        let memory = Memory::new(args.memory.map_or_else(memory::default_bytes, |size| size.0));
+        memory.check(1 << BLOCK_LOG2_DEFAULT, 0)?;
         Ok(Self {
             log: log(&args),
             output: args.output,
             image: args.image,
             network: args.network.try_into()?,
             hops: args.ttl,
-            memory_bytes: args.memory.map_or_else(memory::default_bytes, |size| size.0),
+            memory,
             start_timeout: unless_zero(args.start_timeout),
             receive_timeout: unless_zero(args.receive_timeout),
             is_quiet: args.quiet,
@@ -235,7 +238,7 @@ mod tests {
         assert_eq!(config.image.unwrap().to_string(), "debian-13");
         assert_eq!(config.network.interface.as_deref(), Some("eth1"));
         assert_eq!(config.network.rendezvous.to_string(), "[ff15::6330]:7000");
-        assert_eq!((config.memory_bytes, config.hops), (64 << 20, 3));
+        assert_eq!((config.memory.bytes(), config.hops), (64 << 20, 3));
         assert_eq!(config.start_timeout, None);
         assert_eq!(config.receive_timeout, Some(Duration::from_secs(60)));
         assert_eq!((config.drop_parts_per_million, config.seed), (20_000, 7));
@@ -245,19 +248,20 @@ mod tests {
     #[test]
     fn what_is_absent_is_decided() {
         let config = config(&["-o", "disk.img"]).unwrap();
-        assert!(config.memory_bytes > 0);
         assert_eq!(config.network.rendezvous.to_string(), "239.255.63.30:6330");
         assert!(!config.network.asks_one_sender());
         assert_eq!(config.offload, Offload::IfAvailable);
     }
 
     #[test]
-    fn a_pipe_and_an_address_that_is_none_are_usage_errors() {
+    fn a_pipe_an_address_that_is_none_and_too_little_memory_are_usage_errors() {
         for (arguments, option) in [
             (&["-o", "-"][..], "--output"),
             (&["-o", "x", "--mcast-rdv-address", "0.0.0.0"], "--mcast-rdv-address"),
             (&["-o", "x", "--mcast-rdv-address", "255.255.255.255"], "--mcast-rdv-address"),
             (&["-o", "x", "--mcast-rdv-address", "::"], "--mcast-rdv-address"),
+            (&["-o", "x", "--memory", "1"], "--memory"),
+            (&["-o", "x", "--memory", "15M"], "--memory"),
         ] {
             let error = config(arguments).unwrap_err();
             assert_eq!(error.exit_code(), 2);

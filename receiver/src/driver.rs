@@ -19,16 +19,16 @@ use tokio::{
     signal::unix::{SignalKind, signal},
     sync::mpsc,
 };
-use tracing::trace;
+use tracing::{debug, trace};
 
 use crate::{
     config::ReceiveConfig,
     error::{Error, Heard},
     image::{Progress, Store, Target, Work},
-    memory, outcome,
+    outcome,
     pace::Pace,
     report::Report,
-    session::{self, Checked, Event, Offer, Session, SessionConfig, Verdict, Via, Wanted},
+    session::{self, Checked, Event, Offer, Session, SessionConfig, Symbols, Verdict, Via, Wanted},
     sockets::{self, Arrival, DATA_BATCHES, Sockets},
 };
 
@@ -94,21 +94,19 @@ impl<'a> Driver<'a> {
             .map(|name| name.to_string_lossy().into_owned())
             .unwrap_or_else(|_| "unknown".into());
         let mut prng = Prng::new(config.seed);
-        let threads = memory::decoder_threads(config.memory_bytes);
-        let memory_bytes = memory::for_blocks(config.memory_bytes, threads);
         let session_config = SessionConfig {
             wanted: config.image.as_ref().map_or(Wanted::Any, Into::into),
             key: outcome::key(&interface, &host, &target),
             host,
             target_bytes: target.capacity(),
-            memory_bytes,
+            memory: config.memory,
             datagram_octets_max: interface.max_datagram_octets(),
             start_timeout: config.start_timeout,
             receive_timeout: config.receive_timeout,
             ask: asks.then_some(rendezvous),
         };
         let (done, work) = mpsc::unbounded_channel();
-        let store = Store::new(target, memory_bytes, threads, move |work| {
+        let store = Store::new(target, config.memory, move |work| {
             // Without a loop nobody waits for it any more.
             let _ = done.send(work);
         })?;
@@ -356,6 +354,8 @@ impl<'a> Driver<'a> {
         self.report.clear();
         match ended {
             session::Outcome::Done { acknowledged } => {
+                let Symbols { received, needed } = self.session.symbols();
+                debug!(received, needed, "symbols of the image");
                 self.report.done(now, self.offer.as_ref(), acknowledged);
                 Ok(Outcome { acknowledged })
             }

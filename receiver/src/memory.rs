@@ -10,37 +10,105 @@
 
 use std::{fs, thread};
 
+use imgcast_common::{layout::BLOCK_LOG2_DEFAULT, units::ByteSize};
+
+use crate::error::Error;
+
+/// What the operator grants, on a machine with so many cores.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Memory {
+    bytes: u64,
+    cores: usize,
+}
+
+impl Memory {
+    /// So many octets on this machine.
+    #[must_use]
+    pub fn new(bytes: u64) -> Self {
+        Self { bytes, cores: thread::available_parallelism().map_or(1, usize::from) }
+    }
+
+    /// As much as so many blocks take on one core.
+    #[must_use]
+    pub const fn for_blocks(blocks: u64, block_size: u64) -> Self {
+        Self { bytes: bytes_for(blocks, block_size), cores: 1 }
+    }
+
+    /// Octets in all.
+    #[must_use]
+    pub const fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// How many threads decode blocks of `block_size` octets: as many as there are cores, unless
+    /// their scratch would take more than a quarter of what an index of `index_bytes` leaves;
+    /// always one.
+    #[must_use]
+    pub fn threads(&self, block_size: u64, index_bytes: u64) -> usize {
+        let left = self.bytes.saturating_sub(bytes_for_index(index_bytes));
+        let affordable = left / 4 / scratch_bytes(block_size).max(1);
+        self.cores.min(usize::try_from(affordable).unwrap_or(usize::MAX)).max(1)
+    }
+
+    /// How many blocks of `block_size` octets there is room for, beside an index of `index_bytes`;
+    /// at least [`BLOCKS_MIN`].
+    #[must_use]
+    pub fn blocks(&self, block_size: u64, index_bytes: u64) -> u32 {
+        let threads = u64::try_from(self.threads(block_size, index_bytes)).unwrap_or(u64::MAX);
+        let scratch = threads.saturating_mul(scratch_bytes(block_size));
+        let taken = scratch.saturating_add(bytes_for_index(index_bytes));
+        let rest = self.bytes.saturating_sub(taken);
+        let blocks = (rest - rest / REPAIR_SHARE).checked_div(block_size).unwrap_or(0);
+        u32::try_from(blocks).unwrap_or(u32::MAX).max(BLOCKS_MIN)
+    }
+
+    /// Whether [`BLOCKS_MIN`] blocks of `block_size` octets fit indeed.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] with how much they take.
+    pub fn check(&self, block_size: u64, index_bytes: u64) -> Result<(), Error> {
+        let least = least_bytes(block_size, index_bytes);
+        if self.bytes >= least {
+            return Ok(());
+        }
+        let (granted, block) = (ByteSize(self.bytes), ByteSize(block_size));
+        let text = format!(
+            "{granted} is too little for blocks of {block}: to hold and decode {BLOCKS_MIN} of \
+             them takes at least {}M",
+            least >> 20
+        );
+        Err(Error::Usage { option: "--memory", text })
+    }
+}
+
 /// What to use when nobody says: a quarter of what the kernel calls available, at most
-/// 1 GiB.
+/// 1 GiB, and no less than works.
 #[must_use]
 pub fn default_bytes() -> u64 {
-    default_from(&fs::read_to_string("/proc/meminfo").unwrap_or_default())
+    let bytes = default_from(&fs::read_to_string("/proc/meminfo").unwrap_or_default());
+    bytes.max(least_bytes(1 << BLOCK_LOG2_DEFAULT, 0))
 }
 
-/// How many threads decode: as many as there are cores, unless their scratch would take more than
-/// a quarter of `memory_bytes`; always one.
-#[must_use]
-pub fn decoder_threads(memory_bytes: u64) -> usize {
-    let cores = thread::available_parallelism().map_or(1, usize::from);
-    let affordable = usize::try_from(memory_bytes / 4 / SCRATCH_BYTES).unwrap_or(usize::MAX);
-    cores.min(affordable).max(1)
+/// The least that works with blocks of `block_size` octets and an index of `index_bytes`, in whole
+/// MiB.
+fn least_bytes(block_size: u64, index_bytes: u64) -> u64 {
+    let blocks = bytes_for(u64::from(BLOCKS_MIN), block_size);
+    (blocks + bytes_for_index(index_bytes)).next_multiple_of(1 << 20)
 }
 
-/// Octets that are left of `memory_bytes` for blocks while `threads` decode.
-#[must_use]
-pub fn for_blocks(memory_bytes: u64, threads: usize) -> u64 {
-    let scratch = u64::try_from(threads).unwrap_or(u64::MAX).saturating_mul(SCRATCH_BYTES);
-    let rest = memory_bytes.saturating_sub(scratch);
-    rest - rest / REPAIR_SHARE
+/// What one thread and so many blocks, with the repair symbols they may hold, take.
+const fn bytes_for(blocks: u64, block_size: u64) -> u64 {
+    scratch_bytes(block_size) + (blocks * block_size * REPAIR_SHARE).div_ceil(REPAIR_SHARE - 1)
 }
 
-/// How many blocks of `block_size` octets [`for_blocks`] octets hold, beside an index of
-/// `index_bytes`; at least [`BLOCKS_MIN`].
-#[must_use]
-pub fn blocks(bytes_for_blocks: u64, block_size: u64, index_bytes: u64) -> u32 {
-    let index = index_bytes.saturating_sub(INDEX_BYTES_FREE).saturating_mul(2);
-    let blocks = bytes_for_blocks.saturating_sub(index).checked_div(block_size).unwrap_or(0);
-    u32::try_from(blocks).unwrap_or(u32::MAX).max(BLOCKS_MIN)
+const fn bytes_for_index(index_bytes: u64) -> u64 {
+    index_bytes.saturating_sub(INDEX_BYTES_FREE).saturating_mul(2)
+}
+
+/// Measured with blocks of 1 MiB: the RaptorQ library takes up to 4.4 times the octets of a block
+/// to decode it, and a thread's allocator keeps that for the next.
+const fn scratch_bytes(block_size: u64) -> u64 {
+    block_size.saturating_mul(9) / 2
 }
 
 /// The budget according to `/proc/meminfo` (proc_meminfo(5)); kernels before 3.14 say only how
@@ -63,9 +131,6 @@ const BYTES_UNKNOWN: u64 = 64 << 20;
 /// Four blocks are interleaved on the wire; as many more are being decoded and written. Fewer do
 /// not even hold what is interleaved.
 pub const BLOCKS_MIN: u32 = 8;
-/// Measured: the RaptorQ library takes up to 4.4 times the octets of a block of 1 MiB to decode
-/// one, and a thread's allocator keeps that for the next.
-const SCRATCH_BYTES: u64 = 9 << 19;
 /// A block of which a quarter was lost holds a quarter of its size in repair symbols, one fifth of
 /// both; memory that grows with them leaves gaps.
 const REPAIR_SHARE: u64 = 4;
@@ -89,32 +154,60 @@ mod tests {
 
     #[test]
     fn eight_blocks_there_always_are() {
-        assert_eq!(blocks(1 << 30, 1 << 20, 0), 1024);
-        assert_eq!(blocks(1 << 20, 8 << 20, 0), 8);
-        assert_eq!(blocks(0, 0, 0), 8);
-        assert_eq!(blocks(u64::MAX, 1, u64::MAX), 8);
-        assert_eq!(blocks(u64::MAX, 1, 0), u32::MAX);
+        let one = |bytes| Memory { bytes, cores: 1 };
+        assert_eq!(Memory::for_blocks(1024, 1 << 20).blocks(1 << 20, 0), 1024);
+        assert_eq!(one(1 << 20).blocks(8 << 20, 0), 8);
+        assert_eq!(one(0).blocks(0, 0), 8);
+        assert_eq!(one(u64::MAX).blocks(1 << 20, u64::MAX), 8);
+        assert_eq!(one(u64::MAX).blocks(1, 0), u32::MAX);
     }
 
     #[test]
     fn blocks_with_their_repair_symbols_and_the_scratch_fit_into_the_memory() {
-        for mebibytes in [16, 64, 256, 1024] {
-            let memory = mebibytes << 20;
-            for threads in [1, decoder_threads(memory)] {
-                let count = u64::from(blocks(for_blocks(memory, threads), 1 << 20, 2 << 20));
-                let taken = |count| threads as u64 * SCRATCH_BYTES + count * (4 << 20) / 3;
-                let what = format!("{count} blocks, {threads} threads in {mebibytes} MiB");
-                assert!(taken(count) <= memory, "{what}: too much");
-                assert!(taken(count + 1) + 4 > memory, "{what}: too little");
+        for (mebibytes, block_log2, cores) in [16, 64, 256, 1024].into_iter().flat_map(|memory| {
+            (20..=23).flat_map(move |log2| [1, 2, 32].map(|cores| (memory, log2, cores)))
+        }) {
+            let (memory, block_size) = (Memory { bytes: mebibytes << 20, cores }, 1 << block_log2);
+            let what = format!("{mebibytes} MiB, {cores} cores, blocks of {block_size}");
+            if memory.check(block_size, 2 << 20).is_err() {
+                assert_eq!(memory.threads(block_size, 2 << 20), 1, "{what}");
+                continue;
             }
+            let count = u64::from(memory.blocks(block_size, 2 << 20));
+            let scratch = memory.threads(block_size, 2 << 20) as u64 * scratch_bytes(block_size);
+            let taken = |count| scratch + count * block_size * 4 / 3;
+            assert!(taken(count) <= memory.bytes, "{what}: {count} are too many");
+            assert!(taken(count + 1) + 4 > memory.bytes, "{what}: {count} are too few");
         }
     }
 
     #[test]
+    fn the_scratch_of_a_thread_grows_with_the_blocks() {
+        let memory = Memory { bytes: 256 << 20, cores: 32 };
+        let threads = (20..=23).map(|log2| memory.threads(1 << log2, 0));
+        assert_eq!(threads.collect::<Vec<_>>(), [14, 7, 3, 1]);
+        assert_eq!(memory.blocks(8 << 20, 0), 20, "36 MiB of scratch, 55 MiB for repair");
+    }
+
+    #[test]
     fn little_memory_has_few_threads_and_a_large_index_few_blocks() {
-        assert_eq!(decoder_threads(0), 1);
-        assert_eq!(decoder_threads(32 << 20), 1);
-        assert!(decoder_threads(u64::MAX) >= decoder_threads(64 << 20));
-        assert_eq!(blocks(64 << 20, 1 << 20, 12 << 20), 48);
+        let threads = |bytes| Memory { bytes, cores: 8 }.threads(1 << 20, 0);
+        assert_eq!([0, 32 << 20, 64 << 20, 1 << 30].map(threads), [1, 1, 3, 8]);
+        assert_eq!(Memory::for_blocks(64, 1 << 20).blocks(1 << 20, 12 << 20), 52);
+    }
+
+    #[test]
+    fn less_than_works_is_refused_with_the_least_that_does() {
+        for (block_size, index_bytes, least) in
+            [(1 << 20, 0, 16), (8 << 20, 0, 122), (1 << 20, 33 << 20, 74)]
+        {
+            let memory = |bytes| Memory { bytes, cores: 4 };
+            let error = memory((least << 20) - 1).check(block_size, index_bytes).unwrap_err();
+            assert!(error.to_string().ends_with(&format!(" at least {least}M")), "{error}");
+            assert_eq!(error.exit_code(), 2);
+            memory(least << 20).check(block_size, index_bytes).unwrap();
+            assert_eq!(memory(least << 20).blocks(block_size, index_bytes), BLOCKS_MIN);
+        }
+        assert!(default_bytes() >= 16 << 20);
     }
 }

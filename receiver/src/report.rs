@@ -174,18 +174,29 @@ impl Report {
                 self.zero_blocks = *zero_blocks;
                 return;
             }
-            Notice::NoMulticast if is_one_way => format!(
+            Notice::NoMulticast { .. } if is_one_way => format!(
                 "nothing comes from multicast group {group} on {}: nothing else can be asked for; \
                  check the link, that a switch with IGMP snooping has a querier, and that no \
                  firewall drops UDP",
                 self.place
             ),
-            Notice::NoMulticast => format!(
+            Notice::NoMulticast { any_more: false } => format!(
                 "nothing comes from multicast group {group} on {}: asking for unicast; check that \
                  a switch with IGMP snooping has a querier, and that no firewall drops UDP",
                 self.place
             ),
-            Notice::MulticastAgain => format!("multicast group {group} is heard again"),
+            Notice::NoMulticast { any_more: true } => format!(
+                "nothing comes from multicast group {group} on {} any more: asking for unicast and \
+                 joining it anew; switches with IGMP snooping and no querier forget who listens",
+                self.place
+            ),
+            Notice::MulticastAgain { by_joining: false } => {
+                format!("multicast group {group} is heard again")
+            }
+            Notice::MulticastAgain { by_joining: true } => format!(
+                "multicast group {group} is heard again since it was joined anew: a switch seems \
+                 to have forgotten it; check that the network has an IGMP querier"
+            ),
             Notice::SenderSilent => "the sender fell silent".into(),
             Notice::SenderBack => "the sender is heard again".into(),
             Notice::SessionOver(text) => format!("the sender ended the session: {text}"),

@@ -44,9 +44,9 @@ pub(crate) struct Sockets {
     sender: BatchSender,
     counter: u64,
     arrivals: mpsc::Sender<Arrival>,
+    rendezvous: Option<(Arc<GroupSocket>, Reader)>,
     data: Option<(Arc<GroupSocket>, Reader)>,
-    /// Kept for their readers.
-    _others: Vec<Reader>,
+    _own: Reader,
 }
 
 /// A thread that reads until this is dropped.
@@ -66,40 +66,57 @@ impl Sockets {
         debug!(local = %own.local(), ?grant, "own socket");
         own.set_receive_timeout(Some(READER_TIMEOUT))?;
         let pool = BatchPool::new(UNICAST_BATCHES, layout(&interface, offload));
-        let own_reader = Reader::start(Arc::clone(&own), grant, pool, Via::Unicast, &arrivals)?;
-        let mut others = vec![own_reader];
-        if let Some(group) = rendezvous {
-            let (socket, grant) = GroupSocket::join(&interface, group, RENDEZVOUS_BUFFER)?;
-            socket.set_receive_timeout(Some(READER_TIMEOUT))?;
-            let octets = interface.max_datagram_octets();
-            let pool = BatchPool::new(RENDEZVOUS_BATCHES, BatchLayout::plain(octets));
-            others.push(Reader::start(socket, grant, pool, Via::Rendezvous, &arrivals)?);
-        }
+        let reader = Reader::start(Arc::clone(&own), grant, pool, Via::Unicast, &arrivals)?;
         let sender = BatchSender::new(own, Offload::Off);
-        let sockets =
-            Self { interface, offload, sender, counter: 0, arrivals, data: None, _others: others };
+        let mut sockets = Self {
+            interface,
+            offload,
+            sender,
+            counter: 0,
+            arrivals,
+            rendezvous: None,
+            data: None,
+            _own: reader,
+        };
+        if let Some(group) = rendezvous {
+            let octets = sockets.interface.max_datagram_octets();
+            let pool = BatchPool::new(RENDEZVOUS_BATCHES, BatchLayout::plain(octets));
+            let joined = sockets.listen(group, RENDEZVOUS_BUFFER, pool, Via::Rendezvous)?;
+            sockets.rendezvous = Some(joined);
+        }
         Ok((sockets, queue))
     }
 
     /// Joins the data group of a session, and leaves the one of before.
     pub(crate) fn join(&mut self, group: SocketAddr) -> Result<(), Error> {
         self.data = None;
-        let (socket, grant) = GroupSocket::join(&self.interface, group, RECEIVE_BUFFER)?;
-        debug!(%group, interface = %self.interface.name, granted = grant.granted_bytes, "joined");
-        socket.set_receive_timeout(Some(READER_TIMEOUT))?;
-        let socket = Arc::new(socket);
         let pool = BatchPool::new(DATA_BATCHES, layout(&self.interface, self.offload));
-        let reader = Reader::start(Arc::clone(&socket), grant, pool, Via::Group, &self.arrivals)?;
-        self.data = Some((socket, reader));
+        self.data = Some(self.listen(group, RECEIVE_BUFFER, pool, Via::Group)?);
         Ok(())
     }
 
-    /// Leaves the data group and joins it again.
+    /// Joins a group and reads what comes from it.
+    fn listen(
+        &self,
+        group: SocketAddr,
+        buffer_bytes: usize,
+        pool: BatchPool,
+        via: Via,
+    ) -> Result<(Arc<GroupSocket>, Reader), Error> {
+        let (socket, grant) = GroupSocket::join(&self.interface, group, buffer_bytes)?;
+        debug!(%group, interface = %self.interface.name, granted = grant.granted_bytes, "joined");
+        socket.set_receive_timeout(Some(READER_TIMEOUT))?;
+        let socket = Arc::new(socket);
+        let reader = Reader::start(Arc::clone(&socket), grant, pool, via, &self.arrivals)?;
+        Ok((socket, reader))
+    }
+
+    /// Leaves all groups and joins them again.
     pub(crate) fn renew(&self) {
-        if let Some((socket, _)) = &self.data
-            && let Err(error) = socket.renew()
-        {
-            debug!(%error, "membership not renewed");
+        for (socket, _) in self.data.iter().chain(&self.rendezvous) {
+            if let Err(error) = socket.renew() {
+                debug!(%error, "membership not renewed");
+            }
         }
     }
 

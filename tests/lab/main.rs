@@ -5,10 +5,13 @@
 //! test passes, unless `IMGCAST_REQUIRE_ALL=1` is set: then it fails. They measure, so they run
 //! one at a time.
 
+mod broken;
+mod crowd;
 mod devices;
 mod image;
 mod loss;
 mod needs;
 mod paths;
+mod slow;
 mod timing;
 mod transfer;

@@ -1,11 +1,13 @@
 //! What the tests need of the machine, tried out rather than guessed, and what is missing.
 
 use std::env;
+use std::path::Path;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use imgcast_tests::netns::{self, Lab};
 use imgcast_tests::process::run;
 use imgcast_tests::scratch::{self, Scratch};
+use imgcast_tests::throttle::{self, Throttle};
 use imgcast_tests::{
     machine::skip,
     netns::{is_installed, is_root},
@@ -20,6 +22,8 @@ pub(crate) enum Need {
     Lab,
     /// Loop devices and permission to mount them.
     Mounts,
+    /// Control groups that hold up who writes to a loop device.
+    Throttle,
     /// What builds and checks the Debian image, and room for it and four copies.
     DebianImage,
 }
@@ -35,7 +39,9 @@ pub(crate) fn begin(test: &str, needs: &[Need]) -> Option<MutexGuard<'static, ()
     // Poisoned or not: a test that failed has cleaned up like any other.
     let guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     scratch::delete_orphans(&env::temp_dir());
+    scratch::delete_orphans(Path::new(scratch::MEMORY));
     netns::delete_orphans();
+    throttle::delete_orphans();
     let mut missing: Vec<String> = needs.iter().filter_map(|need| lacking(*need)).collect();
     missing.dedup();
     if missing.is_empty() {
@@ -67,6 +73,10 @@ fn lacking(need: Need) -> Option<String> {
             static MOUNTS: OnceLock<Option<String>> = OnceLock::new();
             MOUNTS.get_or_init(|| try_mounts().err()).clone()
         }
+        Need::Throttle => {
+            static THROTTLE: OnceLock<Option<String>> = OnceLock::new();
+            THROTTLE.get_or_init(|| try_throttle().err()).clone()
+        }
         Need::DebianImage => {
             let free = free_bytes(&env::temp_dir());
             (free < ROOM_BYTES_MIN).then(|| {
@@ -90,6 +100,7 @@ fn programs_of(need: Need) -> &'static [(&'static str, &'static str)] {
             ("taskset", "util-linux"),
             ("hostname", "hostname"),
         ],
+        Need::Throttle => &[("losetup", "mount")],
         Need::Mounts => &[("losetup", "mount"), ("mount", "mount"), ("mkfs.ext4", "e2fsprogs")],
         // The script installs what else it needs.
         Need::DebianImage => &[
@@ -117,6 +128,12 @@ fn try_mounts() -> Result<(), String> {
     device.format()?;
     let mounted = device.mount(&scratch.path("trial.mounted"))?;
     run(&["ls", mounted.path()]).map(drop)
+}
+
+fn try_throttle() -> Result<(), String> {
+    let scratch = Scratch::temporary();
+    let device = crate::devices::LoopDevice::new(&scratch.path("trial"), 1)?;
+    Throttle::new(device.path(), 1 << 20).map(drop)
 }
 
 /// The source image and four copies at their largest, and some room to work.

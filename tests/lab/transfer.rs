@@ -5,11 +5,11 @@ use std::process::Command;
 use std::time::Duration;
 
 use imgcast_tests::netns::{Lab, Node};
-use imgcast_tests::process::{Process, wait_until};
+use imgcast_tests::process::{Process, wait_all, wait_until};
 use imgcast_tests::programs::programs;
 use imgcast_tests::scratch::Scratch;
 
-use crate::image::text;
+use crate::image::{sha256, text};
 
 /// One image on its way through one lab.
 #[derive(Debug)]
@@ -68,18 +68,71 @@ impl Transfer<'_> {
         Process::start(&format!("receiver-{receiver}"), command, self.scratch.directory())
     }
 
+    /// Sends the image once to so many receivers with these options, all of which must get it;
+    /// returns how long the slowest took, from the first symbols on.
+    pub(crate) fn time_group(&self, receivers: usize, options: &[&str]) -> Duration {
+        let sent_before = self.lab.sent_bytes();
+        let mut sender = self.start_sender(receivers);
+        let mut group: Vec<Process> =
+            (0..receivers).map(|i| self.start_receiver_with(i, &self.copy(i), options)).collect();
+        let ages = self.ages_at_first_symbols(&mut sender, sent_before, &group);
+        // The sender lingers for late questions, which is of no interest here.
+        self.slowest_since(&ages, &mut group)
+    }
+
+    /// How old each of these receivers is when symbols begin to flow from the sender, whose
+    /// interface stood at `sent_bytes_before` when it was started.
+    pub(crate) fn ages_at_first_symbols(
+        &self,
+        sender: &mut Process,
+        sent_bytes_before: u64,
+        receivers: &[Process],
+    ) -> Vec<Duration> {
+        self.wait_for(FLOW_OCTETS, sender, sent_bytes_before);
+        receivers.iter().map(Process::age).collect()
+    }
+
+    /// Waits until these receivers, numbered from 0, have ended well, then compares and removes
+    /// their copies. Returns how long the slowest took since it had its age.
+    pub(crate) fn slowest_since(&self, ages: &[Duration], receivers: &mut [Process]) -> Duration {
+        let ends = wait_all(receivers, TRANSFER_DEADLINE);
+        self.finish(0, receivers);
+        let took = ends.iter().zip(ages).map(|(end, age)| end.elapsed.saturating_sub(*age));
+        took.max().unwrap_or_default()
+    }
+
+    /// Waits until these receivers, numbered from `first` on, have ended well, then compares and
+    /// removes their copies.
+    pub(crate) fn finish(&self, first: usize, receivers: &mut [Process]) {
+        let wanted = sha256(self.image);
+        for (number, receiver) in (first..).zip(receivers) {
+            receiver.succeed(TRANSFER_DEADLINE);
+            let copy = self.copy(number);
+            assert_eq!(sha256(&copy), wanted, "receiver {number}");
+            std::fs::remove_file(&copy).expect("a copy can be removed");
+        }
+    }
+
     /// Waits until the sender's interface has sent half an image since it stood at
     /// `sent_bytes_before`.
     pub(crate) fn wait_for_half(&self, sender: &mut Process, sent_bytes_before: u64) {
         let half = std::fs::metadata(self.image).expect("the image is there").len() / 2;
-        wait_until("half of the image is sent", TRANSFER_DEADLINE, || {
+        self.wait_for(half, sender, sent_bytes_before);
+    }
+
+    /// Waits likewise until it has sent so many octets.
+    pub(crate) fn wait_for(&self, octets: u64, sender: &mut Process, sent_bytes_before: u64) {
+        wait_until("enough of the image is sent", TRANSFER_DEADLINE, || {
             let sent = self.lab.sent_bytes() - sent_bytes_before;
             let end = sender.poll();
             assert!(end.is_none(), "{end:?} after {sent} bytes\n{}", sender.output());
-            sent >= half
+            sent >= octets
         });
     }
 }
+
+/// When so much has left, symbols flow: joining takes less, up to 32 receivers.
+const FLOW_OCTETS: u64 = 256 << 10;
 
 /// No transfer of the lab takes more than a tenth of this on an idle machine.
 pub(crate) const TRANSFER_DEADLINE: Duration = Duration::from_secs(600);

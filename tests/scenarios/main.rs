@@ -14,6 +14,7 @@ mod quiet;
 mod random;
 mod senders;
 mod slow;
+mod staggered;
 mod storage;
 
 use imgcast_tests::{Report, World, WorldConfig};

@@ -48,3 +48,5 @@ pub mod process;
 pub mod programs;
 #[path = "../support/scratch.rs"]
 pub mod scratch;
+#[path = "../support/throttle.rs"]
+pub mod throttle;

@@ -2,7 +2,7 @@
 
 use std::{fmt, time::Duration};
 
-use imgcast_receiver::session::Failure;
+use imgcast_receiver::session::{Failure, Symbols};
 
 /// Everything worth asking about a run that is over.
 #[derive(Clone, Debug)]
@@ -63,6 +63,8 @@ pub struct ReceiverReport {
     pub at: Duration,
     /// Blocks whose hash was wrong.
     pub polluted: u32,
+    /// Symbols of the image that came, and that were needed.
+    pub symbols: Symbols,
 }
 
 /// How a receiver ended.
@@ -141,7 +143,7 @@ impl fmt::Display for Report {
             writeln!(f, "  {violation}")?;
         }
         for (number, receiver) in self.receivers.iter().enumerate() {
-            let ReceiverReport { config, ending, at, polluted } = receiver;
+            let ReceiverReport { config, ending, at, polluted, .. } = receiver;
             if receiver.ending != (Ending::Done { acknowledged: true }) && number < 40 {
                 writeln!(
                     f,

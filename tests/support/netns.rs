@@ -107,6 +107,46 @@ impl Lab {
         self.filter(receiver, &[ipv4, ipv6])
     }
 
+    /// Drops what arrives at `receiver` from any data group, and nothing else: announcements of
+    /// sessions still do.
+    ///
+    /// # Errors
+    ///
+    /// What `nft` said.
+    pub fn cut_data_groups(&self, receiver: usize) -> Result<(), String> {
+        self.filter(receiver, &["meta l4proto udp ip daddr 239.255.64.0/18 drop"])
+    }
+
+    /// Drops the IGMP queries that arrive at `receiver`: nothing asks it any more what it listens
+    /// to, and it says so only when it joins.
+    ///
+    /// # Errors
+    ///
+    /// What `nft` said.
+    pub fn hide_queries(&self, receiver: usize) -> Result<(), String> {
+        self.filter(receiver, &["meta l4proto igmp drop"])
+    }
+
+    /// Drops all IGMP reports of `receiver` where they arrive at the bridge, which therefore never
+    /// learns that it listens.
+    ///
+    /// # Errors
+    ///
+    /// What `nft` said.
+    pub fn hide_reports(&self, receiver: usize) -> Result<(), String> {
+        let port = port(Node::Receiver(receiver));
+        self.filter_at(Node::Bridge, &port, &["meta l4proto igmp drop"])
+    }
+
+    /// Sets options of the bridge, in the words of ip-link(8): `mcast_querier 0`.
+    ///
+    /// # Errors
+    ///
+    /// What `ip` said.
+    pub fn set_bridge(&self, options: &str) -> Result<(), String> {
+        self.ip(Node::Bridge, &format!("link set br0 type bridge {options}"))
+    }
+
     /// Counts the packets that arrive at `receiver` and of which `matches` is true, in the words
     /// of `nft`, from now on under this name.
     ///
@@ -221,11 +261,17 @@ impl Lab {
     }
 
     fn filter(&self, receiver: usize, rules: &[&str]) -> Result<(), String> {
-        let chain = "add table netdev lab; \
-            add chain netdev lab in { type filter hook ingress device eth0 priority 0; }";
-        let rules = rules.iter().map(|rule| format!("; add rule netdev lab in {rule}"));
-        let script = chain.to_owned() + &rules.collect::<String>();
-        self.run(Node::Receiver(receiver), &["nft", &script]).map(drop)
+        self.filter_at(Node::Receiver(receiver), "eth0", rules)
+    }
+
+    fn filter_at(&self, node: Node, device: &str, rules: &[&str]) -> Result<(), String> {
+        let chain = format!(
+            "add table netdev lab; add chain netdev lab {device} \
+             {{ type filter hook ingress device {device} priority 0; }}"
+        );
+        let rules = rules.iter().map(|rule| format!("; add rule netdev lab {device} {rule}"));
+        let script = chain + &rules.collect::<String>();
+        self.run(node, &["nft", &script]).map(drop)
     }
 
     /// Runs `ip` on `node` with arguments that contain no spaces.

@@ -42,6 +42,11 @@ impl Process {
         self.child.id()
     }
 
+    /// How long ago it was started.
+    pub fn age(&self) -> Duration {
+        self.started.elapsed()
+    }
+
     /// The time that processors have spent on it so far, in its own code and in the kernel.
     ///
     /// # Panics

@@ -20,6 +20,18 @@ impl Scratch {
         Self::below(&std::env::temp_dir())
     }
 
+    /// One in memory where the system has a place for that, so that no disk is measured; else as
+    /// [`Scratch::temporary`].
+    ///
+    /// # Panics
+    ///
+    /// As [`Scratch::below`].
+    #[must_use]
+    pub fn in_memory() -> Self {
+        let memory = Path::new(MEMORY);
+        if memory.is_dir() { Self::below(memory) } else { Self::temporary() }
+    }
+
     /// One below `base`.
     ///
     /// # Panics
@@ -67,6 +79,9 @@ impl Drop for Scratch {
         let _ = fs::remove_dir_all(&self.0);
     }
 }
+
+/// Where Linux has a file system in memory that programs may use.
+pub const MEMORY: &str = "/dev/shm";
 
 /// Removes scratch directories below `base` of processes that were killed before they could.
 pub fn delete_orphans(base: &Path) {

@@ -27,7 +27,7 @@ pub use end::{Abort, AbortReason, Eject, EjectReason, End};
 pub use header::{HEADER_LEN, Header, MAGIC, SEALED_TRAILER_LEN, TRAILER_LEN, UNICAST, VERSION};
 pub use join::{Join, Refuse, RefuseReason, Welcome};
 pub use need::{Need, NeedFlags};
-pub use range::{BlockRange, RANGES_MAX, SYMBOLS_PER_BLOCK_MAX, WHOLE, ranges_max};
+pub use range::{BlockRange, RANGES_MAX, SYMBOLS_PER_BLOCK_MAX, WHOLE, is_much, ranges_max};
 pub use sync::{Poll, Sync};
 
 use codec::Writer;

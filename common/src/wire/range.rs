@@ -38,6 +38,13 @@ impl BlockRange {
     }
 }
 
+/// Whether so many symbols are so large a part of a block's that its next whole turn is waited for,
+/// however far away that is.
+#[must_use]
+pub const fn is_much(symbols: u32, source_symbols: u32) -> bool {
+    symbols.saturating_mul(MUCH) >= source_symbols
+}
+
 /// How many runs a SYNC or NEED may list, so that it is no longer than a DATA datagram of this
 /// symbol size, which the path carries for certain.
 #[must_use]
@@ -86,6 +93,8 @@ pub(super) fn emit(writer: &mut Writer<'_>, ranges: &[BlockRange]) {
 
 /// "All source symbols" in place of a number of symbols.
 pub const WHOLE: u16 = 0xFFFF;
+/// A quarter of a block: no loss that repairs at once can keep up with, but a late beginning.
+const MUCH: u32 = 4;
 /// So that a list fits into an MTU of 1,500 octets.
 pub const RANGES_MAX: usize = 128;
 /// The largest K: 8,111 symbols are a K' of RFC 6330 Table 2 themselves.

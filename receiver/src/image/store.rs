@@ -22,7 +22,7 @@ use super::{
     Assembler, Checked, IndexAssembly, IndexError, Target, Workbench, Writer, Written, ZeroBatch,
     rate::smaller_known,
 };
-use crate::{error::Error, memory};
+use crate::{error::Error, memory::Memory};
 
 /// The octets of one transfer on their way to the target.
 pub struct Store {
@@ -36,7 +36,7 @@ pub struct Store {
     layout: Option<Layout>,
     /// The shape of the last symbol's block: most blocks have the same.
     shape: Option<BlockShape>,
-    memory_bytes: u64,
+    memory: Memory,
     /// Zero blocks on their way: one run at a time, so that the writer's queue keeps its room for
     /// octets, and nobody waits for a slow disk.
     zero_runs: VecDeque<Range<u32>>,
@@ -77,18 +77,18 @@ pub enum Progress {
 }
 
 impl Store {
-    /// A store for `target`, with so much memory for blocks and so many threads to decode them
-    /// (see [`memory`]). `deliver` is called by threads whenever one has done something.
+    /// A store for `target` that keeps to `memory`. `deliver` is called by threads whenever one has
+    /// done something.
     ///
     /// # Errors
     /// [`Error::System`] if there are no threads to be had.
     pub fn new(
         target: Target,
-        memory_bytes: u64,
-        threads: usize,
+        memory: Memory,
         deliver: impl Fn(Work) + Send + Sync + 'static,
     ) -> Result<Self, Error> {
-        let blocks = memory::blocks(memory_bytes, 1 << BLOCK_LOG2_DEFAULT, 0);
+        let blocks = memory.blocks(1 << BLOCK_LOG2_DEFAULT, 0);
+        let threads = memory.threads(1 << BLOCK_LOG2_DEFAULT, 0);
         Ok(Self {
             target: Some(target),
             writer: None,
@@ -98,7 +98,7 @@ impl Store {
             index: None,
             layout: None,
             shape: None,
-            memory_bytes,
+            memory,
             zero_runs: VecDeque::new(),
             is_zeroing: false,
             stored_blocks: 0,
@@ -110,18 +110,28 @@ impl Store {
     /// they are of `same_index`.
     ///
     /// # Errors
-    /// [`Error::TargetTooSmall`].
+    /// [`Error::TargetTooSmall`]; [`Error::Usage`] if there is too little memory for its blocks.
     pub fn begin(&mut self, layout: Layout, same_index: bool) -> Result<(), Error> {
         if let Some(target) = &self.target {
             target.check_size(layout.bytes())?;
+        }
+        let block_size = layout.block_size();
+        let index_bytes = layout.of_index().bytes();
+        self.memory.check(block_size, index_bytes)?;
+        let threads = self.memory.threads(block_size, index_bytes);
+        if threads < self.workbench.threads() {
+            // Larger blocks than usual: the scratch of all threads together would be too much.
+            let blocks = self.memory.blocks(block_size, 0);
+            self.workbench = Workbench::new(threads, blocks as usize)?;
         }
         if self.index.is_none() && !(same_index && self.assembly.is_some()) {
             self.assembly = Some(IndexAssembly::new(layout.of_index()));
         }
         self.layout = Some(layout);
         let symbol_size = u64::from(layout.symbol_size());
-        let octets = layout.block_size().next_multiple_of(symbol_size);
-        let blocks = PREPARED_BYTES.min(self.memory_bytes) / octets;
+        let octets = block_size.next_multiple_of(symbol_size);
+        let room = u64::from(self.memory.blocks(block_size, 0)) * block_size;
+        let blocks = PREPARED_BYTES.min(room) / octets;
         let blocks = blocks.min(u64::from(layout.blocks()));
         if let (Ok(octets), Ok(blocks)) = (usize::try_from(octets), usize::try_from(blocks)) {
             self.assembler.prepare(octets, blocks);
@@ -189,7 +199,7 @@ impl Store {
         let Some(target) = self.target.take() else { return Ok(()) };
         let zeroes: u64 = index.zero().iter().map(|block| u64::from(layout.block_len(block))).sum();
         target.check_room(layout.bytes() - zeroes)?;
-        let blocks = memory::blocks(self.memory_bytes, layout.block_size(), 0);
+        let blocks = self.memory.blocks(layout.block_size(), 0);
         let deliver = Arc::clone(&self.deliver);
         let written = move |written| deliver(Work::Written(written));
         self.writer = Some(Writer::start(target, layout, blocks as usize, written)?);

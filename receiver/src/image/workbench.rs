@@ -41,6 +41,12 @@ impl Workbench {
         Ok(Self { pool: Arc::new(pool), rate: Arc::default(), is_closed: Arc::default() })
     }
 
+    /// How many threads it has.
+    #[must_use]
+    pub fn threads(&self) -> usize {
+        self.pool.threads()
+    }
+
     /// Decodes `block` of the stream that is cut by `layout`, if it needs that, and verifies it
     /// against `index`. Blocks of the index itself need none and are delivered unverified.
     pub fn check(

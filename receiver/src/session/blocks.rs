@@ -10,10 +10,9 @@ use imgcast_common::{
 };
 
 use super::{
-    Event, Failure, Notice, Phase, Session, Verdict, Via,
+    Event, Failure, Notice, Phase, Session, Symbols, Verdict, Via,
     ledger::{Ledger, Setback},
 };
-use crate::memory;
 
 /// What a check of a block came to.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -44,6 +43,7 @@ impl Session {
             return Verdict::Mismatched;
         }
         self.note_contact(now, via, header.counter);
+        self.symbols_received += u64::from(header.stream == Stream::Image);
         if !matches!(self.phase, Phase::Joining(_) | Phase::Member) {
             return Verdict::Unwanted;
         }
@@ -138,6 +138,17 @@ impl Session {
         self.settle(now);
     }
 
+    /// What came of the image, and what was needed.
+    #[must_use]
+    pub fn symbols(&self) -> Symbols {
+        let Some(layout) = self.image.as_ref().map(|image| *image.layout()) else {
+            return Symbols { received: 0, needed: 0 };
+        };
+        let sent = (0..layout.blocks()).filter(|block| !self.zero.contains(*block));
+        let needed = sent.map(|block| u64::from(layout.source_symbols(block))).sum();
+        Symbols { received: self.symbols_received, needed }
+    }
+
     pub(super) fn ledger(&mut self, stream: Stream) -> Option<&mut Ledger> {
         match stream {
             Stream::Image => self.image.as_mut(),
@@ -174,7 +185,7 @@ impl Session {
         let Some(image) = &self.image else { return 0 };
         let index_bytes = self.index.as_ref().map_or(0, |index| index.layout().bytes());
         let block_size = image.layout().block_size();
-        memory::blocks(self.config.memory_bytes, block_size, index_bytes) as usize
+        self.config.memory.blocks(block_size, index_bytes) as usize
     }
 }
 

@@ -14,8 +14,11 @@ pub(super) struct Contact {
     group_at: Instant,
     state: SenderState,
     no_multicast: bool,
+    /// Whether the group was heard in this session.
+    was_heard: bool,
     /// Since when the group is heard again.
     recovering: Option<Instant>,
+    /// When the memberships were last told to switches.
     renewed_at: Instant,
     orphaned: Option<Orphaned>,
 }
@@ -35,6 +38,7 @@ impl Contact {
             group_at: now,
             state: SenderState::Gathering,
             no_multicast: false,
+            was_heard: false,
             recovering: None,
             renewed_at: now,
             orphaned: None,
@@ -116,6 +120,7 @@ impl Session {
         if via == Via::Group && is_group_counter(counter) {
             self.loss.on_datagram(counter);
             self.contact.group_at = now;
+            self.contact.was_heard = true;
             if self.contact.no_multicast {
                 self.contact.recovering.get_or_insert(now);
             }
@@ -200,7 +205,15 @@ impl Session {
         floor.max(5 * self.asking.window())
     }
 
+    /// Switches that nobody asks for it forget who listens: they are told now and then.
+    pub(super) fn refresh_when_due(&mut self, now: Instant) {
+        if now >= self.contact.renewed_at + REFRESH {
+            self.renew(now);
+        }
+    }
+
     fn watch_group(&mut self, now: Instant) {
+        self.refresh_when_due(now);
         if self.contact.is_over() {
             return;
         }
@@ -210,16 +223,18 @@ impl Session {
         }
         if silent && !self.contact.no_multicast {
             self.contact.no_multicast = true;
-            self.events.push_back(Event::Notice(Notice::NoMulticast));
+            let any_more = self.contact.was_heard;
+            self.events.push_back(Event::Notice(Notice::NoMulticast { any_more }));
             self.asking.report_soon(now, &mut self.prng);
             self.renew(now);
         } else if self.contact.no_multicast {
-            let recovered = self.contact.recovering;
-            if recovered.is_some_and(|since| now >= since + RECOVERY) {
+            let recovered = self.contact.recovering.filter(|since| now >= *since + RECOVERY);
+            if let Some(since) = recovered {
                 self.contact.no_multicast = false;
                 self.contact.recovering = None;
                 self.loss.restart();
-                self.events.push_back(Event::Notice(Notice::MulticastAgain));
+                let by_joining = since < self.contact.renewed_at + REJOINED;
+                self.events.push_back(Event::Notice(Notice::MulticastAgain { by_joining }));
                 self.asking.report_soon(now, &mut self.prng);
             } else if now >= self.contact.renewed_at + RENEWAL {
                 self.renew(now);
@@ -239,7 +254,7 @@ impl Session {
         if let Some(orphaned) = contact.orphaned.as_ref().filter(|_| contact.is_over()) {
             at = orphaned.since + FAR_OFF;
         } else if !contact.no_multicast {
-            at = contact.group_at + self.group_silence_max();
+            at = (contact.renewed_at + REFRESH).min(contact.group_at + self.group_silence_max());
         } else if let Some(since) = contact.recovering {
             at = at.min(since + RECOVERY).min(contact.group_at + self.group_silence_max());
         }
@@ -272,3 +287,7 @@ const SENDER_SILENCE: Duration = Duration::from_secs(2);
 const RECOVERY: Duration = Duration::from_secs(2);
 /// A switch that lost the membership learns it anew, and the sender is reminded.
 const RENEWAL: Duration = Duration::from_secs(5);
+/// What is heard so soon behind a renewal is heard because of it.
+const REJOINED: Duration = Duration::from_millis(500);
+/// Switches forget members after 260 s, those set to half the usual query interval after 135 s.
+const REFRESH: Duration = Duration::from_secs(60);

@@ -42,8 +42,8 @@ use imgcast_common::{
 pub use blocks::Checked;
 pub use one_way::{Lack, LackEnd};
 pub use types::{
-    Event, Failure, Notice, Offer, Outcome, SessionConfig, Stage, Status, Transmit, Verdict, Via,
-    Wanted,
+    Event, Failure, Notice, Offer, Outcome, SessionConfig, Stage, Status, Symbols, Transmit,
+    Verdict, Via, Wanted,
 };
 
 use asking::Asking;
@@ -88,6 +88,8 @@ pub struct Session {
     drain_kilobytes: u32,
     /// What this host gets through of what arrives, in kB/s, while that is less.
     behind_kilobytes: Option<u32>,
+    /// Symbols of the image that came, wanted or not.
+    symbols_received: u64,
     progress_at: Instant,
     transmits: VecDeque<Transmit>,
     events: VecDeque<Event>,
@@ -130,6 +132,7 @@ impl Session {
             prng: Prng::new(seed),
             drain_kilobytes: 0,
             behind_kilobytes: None,
+            symbols_received: 0,
             progress_at: now,
             transmits: VecDeque::new(),
             events: VecDeque::new(),
@@ -229,7 +232,10 @@ impl Session {
     /// Time has passed.
     pub fn handle_timeout(&mut self, now: Instant) {
         match self.phase {
-            Phase::Listening => self.choose_when_due(now),
+            Phase::Listening => {
+                self.refresh_when_due(now);
+                self.choose_when_due(now);
+            }
             Phase::Joining(_) => self.join_when_due(now),
             Phase::Member => {
                 self.watch(now);

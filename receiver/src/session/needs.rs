@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use imgcast_common::{
     id::Stream,
-    wire::{BlockRange, WHOLE},
+    wire::{BlockRange, WHOLE, is_much},
 };
 
 use super::{PlanView, Session};
@@ -45,14 +45,17 @@ impl Session {
             let over = if deaf {
                 partial.turn_ended() || partial.last_at() <= quiet
             } else {
+                // What a turn that runs still brings is counted; another whole one begins anew.
                 partial.turn_ended()
-                    || (planned.is_none() && plan.covered_at(block) > partial.last_counter())
+                    || (planned.is_none_or(|symbols| symbols == WHOLE)
+                        && plan.covered_at(block) > partial.last_counter())
             };
             if !over || trusted.contains(&block) {
                 continue;
             }
             let deficit = symbols_of_deficit(partial.deficit());
-            if asking && !deaf && is_enough(planned, deficit) && plan.is_fresh(block, now) {
+            let much = is_much(partial.deficit(), ledger.layout().source_symbols(block));
+            if asking && !deaf && is_enough(planned, deficit, much) && plan.is_fresh(block, now) {
                 planned_symbols += u64::from(deficit);
                 continue;
             }
@@ -100,9 +103,10 @@ fn next_whole(plan: &PlanView, deaf: bool, block: u32, end: u32) -> Option<u32> 
 }
 
 /// Whether what is planned for a block covers this deficit, but for two symbols: the sender plans
-/// one more than the largest deficit that it hears of.
-fn is_enough(planned: Option<u16>, deficit: u16) -> bool {
-    planned.is_some_and(|planned| planned == WHOLE || planned + 2 >= deficit)
+/// one more than the largest deficit that it hears of. A whole turn that is owed may be far away:
+/// only if `much` is lacking it is waited for.
+fn is_enough(planned: Option<u16>, deficit: u16, much: bool) -> bool {
+    planned.is_some_and(|planned| if planned == WHOLE { much } else { planned + 2 >= deficit })
 }
 
 fn symbols_of_deficit(deficit: u32) -> u16 {

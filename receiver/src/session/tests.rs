@@ -17,6 +17,7 @@ use imgcast_common::{
 };
 
 use super::*;
+use crate::memory::Memory;
 
 /// A receiver on a table: everything that comes out of it is kept.
 struct Table {
@@ -40,7 +41,7 @@ impl Table {
             host: "node".into(),
             key: [1; 16],
             target_bytes: None,
-            memory_bytes: 64 << 14,
+            memory: Memory::for_blocks(64, 1 << 14),
             datagram_octets_max: 1472,
             start_timeout: Some(Duration::from_secs(60)),
             receive_timeout: Some(Duration::from_secs(30)),
@@ -461,7 +462,7 @@ fn blocks_that_were_missed_whole_are_asked_for_when_nothing_is_planned() {
 #[test]
 fn with_memory_for_eight_blocks_a_ninth_is_not_begun_or_asked_for() {
     let mut table = Table::receiving();
-    table.session.config.memory_bytes = 8 << 14;
+    table.session.config.memory = Memory::for_blocks(8, 1 << 14);
     for block in [0, 1, 2, 4, 5, 6, 7, 8] {
         assert_eq!(table.symbols(block, 0..1, 16), [Verdict::Wanted]);
     }
@@ -596,13 +597,52 @@ fn nothing_from_the_group_while_it_sends_is_reported_and_taken_back_later() {
     table.sent.clear();
     table.run(Duration::from_millis(700));
     assert!(table.needs().iter().any(|need| need.flags.no_multicast));
-    assert!(table.events.contains(&Event::Notice(Notice::NoMulticast)));
+    assert!(table.events.contains(&Event::Notice(Notice::NoMulticast { any_more: true })));
     assert!(table.events.contains(&Event::RenewMembership));
     table.run_with_sender(Duration::from_millis(2_200));
-    assert!(table.events.contains(&Event::Notice(Notice::MulticastAgain)));
+    assert!(table.events.contains(&Event::Notice(Notice::MulticastAgain { by_joining: true })));
     table.needs();
     table.run_with_sender(Duration::from_secs(1));
     assert!(table.needs().iter().all(|need| !need.flags.no_multicast));
+}
+
+#[test]
+fn a_group_that_was_never_heard_and_one_that_comes_back_late_are_told_apart_from_others() {
+    let mut table = Table::member();
+    table.session.contact.begin_session(table.now);
+    table.session.contact.on_state(SenderState::Sending);
+    table.run(Duration::from_millis(700));
+    let never = Event::Notice(Notice::NoMulticast { any_more: false });
+    assert!(table.events.contains(&never));
+    table.run(Duration::from_millis(1_000));
+    table.run_with_sender(Duration::from_millis(2_200));
+    let by_itself = Event::Notice(Notice::MulticastAgain { by_joining: false });
+    assert!(table.events.contains(&by_itself));
+}
+
+#[test]
+fn memberships_are_refreshed_before_switches_forget_them() {
+    let renewals = |table: &Table| {
+        table.events.iter().filter(|event| **event == Event::RenewMembership).count()
+    };
+    let mut listening = Table::new(|config| config.start_timeout = None);
+    listening.run(Duration::from_secs(185));
+    assert_eq!(renewals(&listening), 3);
+    let mut table = Table::receiving();
+    table.session.config.receive_timeout = None;
+    table.run_with_sender(Duration::from_secs(125));
+    assert_eq!(renewals(&table), 2);
+    assert!(!table.session.status(table.now).no_multicast);
+}
+
+#[test]
+fn symbols_that_came_are_counted_against_those_that_were_needed() {
+    let mut table = Table::receiving();
+    table.receive_all();
+    assert_eq!(table.session.symbols(), Symbols { received: 9 * 16, needed: 9 * 16 });
+    table.symbols(4, 0..3, 16);
+    table.symbol_of(Stream::Index, Via::Group, 0, 0, 0);
+    assert_eq!(table.session.symbols(), Symbols { received: 9 * 16 + 3, needed: 9 * 16 });
 }
 
 #[test]

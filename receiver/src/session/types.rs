@@ -11,6 +11,7 @@ use imgcast_common::{
 };
 
 use super::Lack;
+use crate::memory::Memory;
 
 /// What a session is told at its start and never changes.
 #[derive(Clone, Debug)]
@@ -23,8 +24,8 @@ pub struct SessionConfig {
     pub key: [u8; 16],
     /// Octets that the target holds; `None` for a file.
     pub target_bytes: Option<u64>,
-    /// Octets for blocks that are not written yet, see [`for_blocks`](crate::memory::for_blocks).
-    pub memory_bytes: u64,
+    /// What blocks that are not written yet may take.
+    pub memory: Memory,
     /// The largest datagram payload that the interface takes unfragmented, in octets.
     pub datagram_octets_max: usize,
     /// Give up if there is no sender for so long.
@@ -129,7 +130,7 @@ pub enum Event {
     Forget(BlockId),
     /// All blocks of the index are there: put it together, verify it, and call `handle_index`.
     IndexWhole,
-    /// Leave the data group and join it again: switches may have forgotten the membership.
+    /// Leave all groups and join them again: switches may have forgotten the memberships.
     RenewMembership,
     /// Every block is written: flush, commit, and call `handle_flushed`.
     Flush,
@@ -150,9 +151,15 @@ pub enum Notice {
         zero_blocks: u32,
     },
     /// Nothing comes from the data group.
-    NoMulticast,
+    NoMulticast {
+        /// It did before.
+        any_more: bool,
+    },
     /// The data group is heard again.
-    MulticastAgain,
+    MulticastAgain {
+        /// As soon as the memberships were renewed.
+        by_joining: bool,
+    },
     /// Nothing at all comes from the sender.
     SenderSilent,
     /// The sender is heard again.
@@ -240,6 +247,15 @@ pub struct Status {
     pub silence: Duration,
     /// Images on offer.
     pub offers: usize,
+}
+
+/// Symbols of the image.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Symbols {
+    /// Those that came, wanted or not.
+    pub received: u64,
+    /// As many as it takes if none is lost, repeated or superfluous.
+    pub needed: u64,
 }
 
 /// What a session is doing.

@@ -112,11 +112,12 @@ impl Carousel {
         }
     }
 
-    /// Plans a whole turn of a block, unless one is running.
+    /// Plans a whole turn of a block, unless one is running. Deficits of it that are planned stay
+    /// so: whoever lacks little need not wait for a turn that may be far away.
     fn owe_whole(&mut self, block: u32) {
         let running = self.active.get(&block).is_some_and(|active| active.remaining > 0);
-        if !running && self.sendable.contains(block) && self.whole.insert(block) {
-            self.drop_plan(block);
+        if !running && self.sendable.contains(block) {
+            self.whole.insert(block);
         }
     }
 
@@ -139,7 +140,6 @@ impl Carousel {
         let lacking = deficit.saturating_sub(self.sent_after(block, described_at));
         let known = self.active.contains_key(&block);
         if lacking == 0
-            || self.whole.contains(block)
             || !self.sendable.contains(block)
             || (!known && self.active.len() >= ACTIVE_BLOCKS_MAX)
         {
@@ -179,6 +179,12 @@ impl Carousel {
     pub(super) fn is_planned(&self, block: u32) -> bool {
         let pending = |active: &Active| active.planned + active.remaining > 0;
         self.whole.contains(block) || self.active.get(&block).is_some_and(pending)
+    }
+
+    /// Whether symbols of `block` had begun to leave at `time`, as far as that is remembered.
+    pub(super) fn had_begun(&self, block: u32, time: Instant) -> bool {
+        let first = self.active.get(&block).and_then(|active| active.sent.front());
+        first.is_some_and(|(at, _)| *at <= time)
     }
 
     /// When a symbol of `block` left last, as far as that is remembered.
@@ -282,11 +288,12 @@ impl Carousel {
                 _ => ranges.push(BlockRange::one(next, symbols)),
             }
             block = next + 1;
-            // A long run of whole turns is skipped at once: nothing in it is active.
+            // A long run of whole turns is skipped at once, up to a block with deficits.
             if symbols == WHOLE
                 && let Some(last) = ranges.last_mut()
             {
                 let run_end = self.whole.first_clear_from(block).unwrap_or(blocks);
+                let run_end = self.next_active(block, now).map_or(run_end, |it| it.min(run_end));
                 last.run = run_end - last.first;
                 block = run_end;
             }
@@ -297,19 +304,21 @@ impl Carousel {
 
     fn next_planned(&self, from: u32, now: Instant) -> Option<u32> {
         let whole = self.whole.first_set_from(from);
+        let active = self.next_active(from, now);
+        whole.into_iter().chain(active).min()
+    }
+
+    /// The first block from `from` on with symbols to come in turns that run or repair deficits.
+    fn next_active(&self, from: u32, now: Instant) -> Option<u32> {
         let mut active = self.active.range(from..);
-        let active = active.find(|(_, active)| active.to_come(now) > 0);
-        match (whole, active) {
-            (Some(whole), Some((active, _))) => Some(whole.min(*active)),
-            (whole, active) => whole.or(active.map(|(block, _)| *block)),
-        }
+        active.find(|(_, active)| active.to_come(now) > 0).map(|(block, _)| *block)
     }
 
     fn planned_symbols(&self, block: u32, now: Instant) -> u16 {
-        if self.whole.contains(block) {
+        let to_come = self.active.get(&block).map_or(0, |active| active.to_come(now));
+        if to_come == 0 && self.whole.contains(block) {
             return WHOLE;
         }
-        let to_come = self.active.get(&block).map_or(0, |active| active.to_come(now));
         u16::try_from(to_come.min(SYMBOLS_PER_BLOCK_MAX)).unwrap_or(WHOLE - 1)
     }
 
@@ -339,13 +348,6 @@ impl Carousel {
     /// K of a block; `None` for one that there is not.
     pub(super) fn shape(&self, block: u32) -> Option<BlockShape> {
         BlockShape::new(self.layout.block_len(block), self.layout.symbol_size())
-    }
-
-    fn drop_plan(&mut self, block: u32) {
-        self.deficits.remove(&block);
-        if let Some(active) = self.active.get_mut(&block) {
-            active.planned = 0;
-        }
     }
 }
 

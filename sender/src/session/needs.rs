@@ -6,12 +6,12 @@ use std::{net::SocketAddr, time::Instant};
 use imgcast_common::{
     id::{BlockId, Stream},
     timing::GRTT_MIN,
-    wire::{BlockRange, Header, Need, RefuseReason, WHOLE},
+    wire::{BlockRange, Header, Need, RefuseReason, WHOLE, is_much},
 };
 
 use super::{
     Event, MemberState, Session,
-    carousel::Reporters,
+    carousel::{Carousel, Reporters},
     floor::Keeping,
     roster::{NEEDS_BURST, NEEDS_PER_SECOND},
 };
@@ -151,9 +151,11 @@ impl Session {
             }
             return true;
         }
-        let loss = self.roster.member(need.receiver).map_or(0.0, |member| member.network_loss);
+        let member = self.roster.member(need.receiver);
+        let loss = member.map_or(0.0, |member| member.network_loss);
+        let joined_at = member.map(|member| member.joined_at);
         let carousel = self.carousel(block.stream);
-        if range.symbols == WHOLE {
+        if range.symbols == WHOLE || is_left_to_its_turn(carousel, block.number, range, joined_at) {
             carousel.need_whole(block.number, described_at);
         } else {
             let deficit = u32::from(range.symbols);
@@ -199,6 +201,19 @@ impl Session {
         let settled = carousel.last_sent(block.number).is_none_or(|at| now >= at + settling);
         !others && !carousel.is_planned(block.number) && (alone || settled)
     }
+}
+
+/// Whether a receiver lacks much of a block because it joined while that was being sent: repairs at
+/// once would be of use to nobody else, and whole turns are still owed.
+fn is_left_to_its_turn(
+    carousel: &Carousel,
+    block: u32,
+    range: &BlockRange,
+    joined_at: Option<Instant>,
+) -> bool {
+    is_much(u32::from(range.symbols), carousel.layout().source_symbols(block))
+        && !carousel.has_nothing_new()
+        && joined_at.is_some_and(|at| carousel.had_begun(block, at))
 }
 
 /// As many incomplete blocks as a receiver with 64 GiB for them could hold.

@@ -95,8 +95,11 @@ impl Turns {
     fn push(&mut self, plan: Plan, to: Option<ReceiverId>) -> Event {
         self.last_id += 1;
         let id = TurnId(self.last_id);
-        let turns = if to.is_some() { &mut self.unicast } else { &mut self.group };
-        turns.push_back(Turn { id, plan, to, ready: false, sent: 0 });
+        let turn = Turn { id, plan, to, ready: false, sent: 0 };
+        match to {
+            Some(_) => self.unicast.push_back(turn),
+            None => self.group.insert(self.place_of(&plan), turn),
+        }
         let none = EncodingSymbolId::new(0);
         let first_repair = EncodingSymbolId::new(plan.first_repair).or(none);
         Event::TurnWanted {
@@ -105,6 +108,16 @@ impl Turns {
             first_repair: first_repair.unwrap_or_else(|| unreachable!("0 has 24 bits")),
             repairs: plan.repairs,
         }
+    }
+
+    /// Position of a new turn of the group: what somebody waits for, repairs and the index, goes
+    /// before whole turns that were taken up ahead of their time and have not begun.
+    fn place_of(&self, plan: &Plan) -> usize {
+        let is_urgent = |plan: &Plan| plan.sources == 0 || plan.block.stream == Stream::Index;
+        let end = self.group.len();
+        let mut waiting = INTERLEAVED_TURNS..end;
+        let passed = waiting.find(|at| is_urgent(plan) && !is_urgent(&self.group[*at].plan));
+        passed.unwrap_or(end)
     }
 
     /// Position of the next turn of the group that can send, among those that are interleaved.

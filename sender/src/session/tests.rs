@@ -143,6 +143,10 @@ impl Table {
         bursts.filter(|burst| burst.block == BlockId::image(block)).map(|burst| burst.count).sum()
     }
 
+    fn symbols_of_all(&self) -> u32 {
+        self.bursts.iter().map(|burst| burst.count).sum()
+    }
+
     fn outcome(&self) -> Option<Outcome> {
         self.events.iter().find_map(|event| match event {
             Event::Finished(outcome) => Some(outcome.clone()),
@@ -385,6 +389,39 @@ fn a_deficit_is_answered_with_one_symbol_more_and_merged_by_maximum() {
     let esis: Vec<u32> =
         table.bursts[before..].iter().map(|b| b.head(0).unwrap().esi.get()).collect();
     assert!(esis.iter().all(|esi| *esi >= 18), "repair symbols, never sent before: {esis:?}");
+}
+
+#[test]
+fn who_lacks_little_of_a_block_does_not_wait_until_it_is_sent_again_for_a_late_joiner() {
+    let mut table = Table::new(|_| {});
+    let early = table.join(1);
+    table.run(LONG);
+    let before = table.bursts.len();
+    table.join(2);
+    let echo = table.session.clock.micros(table.now);
+    table.hear(early.address, &need(early.id, echo, &[BlockRange::one(30, 2)]));
+    table.run(LONG);
+    let bursts = &table.bursts[before..];
+    let first = |block| bursts.iter().position(|burst| burst.block == BlockId::image(block));
+    assert!(first(30) < first(20), "at once");
+    assert!(bursts[first(30).unwrap()].head(0).unwrap().esi.get() >= 18, "repair symbols");
+    assert_eq!(table.symbols_of(30, before), 3 + 16);
+}
+
+#[test]
+fn what_a_late_joiner_missed_of_a_block_that_ran_is_left_to_its_next_turn() {
+    let mut table = Table::new(|_| {});
+    table.join(1);
+    table.run(Duration::from_millis(20));
+    let late = table.join(2);
+    let before = table.bursts.len();
+    assert!((16..30 * 16).contains(&table.symbols_of_all()), "in the middle");
+    let echo = table.session.clock.micros(table.now);
+    let needs = [BlockRange::one(0, 10), BlockRange::one(1, 3)];
+    table.hear(late.address, &need(late.id, echo, &needs));
+    table.run(LONG);
+    let sent = |block| table.symbols_of(block, before);
+    assert_eq!([sent(0), sent(1)], [16, 4 + 16], "ten of sixteen are much, three are not");
 }
 
 #[test]

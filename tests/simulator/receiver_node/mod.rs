@@ -13,6 +13,7 @@ use imgcast_common::{
 };
 use imgcast_receiver::{
     image::DrainRate,
+    memory::Memory,
     session::{
         Event, Notice, Offer, Outcome, Session, SessionConfig, Transmit, Verdict, Via, Wanted,
     },
@@ -97,7 +98,7 @@ impl ReceiverNode {
             host: format!("host-{host}"),
             key,
             target_bytes: None,
-            memory_bytes: config.memory_blocks * block_size,
+            memory: Memory::for_blocks(config.memory_blocks, block_size),
             datagram_octets_max: 1_472,
             start_timeout: Some(START_TIMEOUT),
             receive_timeout: config.receive_timeout,

@@ -241,6 +241,7 @@ impl World {
             ending: ending(node),
             at: node.outcome.as_ref().map_or(now, |(_, at)| *at),
             polluted: node.polluted,
+            symbols: node.session.symbols(),
         };
         let receivers: Vec<ReceiverReport> = self.receivers.iter().map(receiver).collect();
         let counts = self.around.checker.counts;
