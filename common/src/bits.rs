@@ -100,6 +100,30 @@ impl BitSet {
         changes
     }
 
+    /// Adds `first + i` for every bit `i` of `numbers` that is set; returns those that were
+    /// missing, in the same form.
+    pub fn insert_all(&mut self, first: u32, numbers: u64) -> u64 {
+        let (word, shift) = (first as usize / 64, first % 64);
+        let inside = match self.len.checked_sub(first) {
+            None | Some(0) => return 0,
+            Some(room) if room < 64 => numbers & ((1 << room) - 1),
+            Some(_) => numbers,
+        };
+        let here = u64::MAX >> shift;
+        let mut added = inside & here & !(self.words[word] >> shift);
+        self.words[word] |= added << shift;
+        let behind = inside & !here;
+        if behind != 0
+            && let Some(next) = self.words.get_mut(word + 1)
+        {
+            let more = behind & !(*next << (64 - shift));
+            *next |= more >> (64 - shift);
+            added |= more;
+        }
+        self.count += added.count_ones();
+        added
+    }
+
     /// Takes `index` out; returns whether it was in.
     pub fn remove(&mut self, index: u32) -> bool {
         let changes = self.contains(index);
@@ -192,6 +216,25 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn adding_many_at_once_is_adding_each(
+            len in 0u32..200,
+            before in vec(0u32..200, 0..60),
+            first in 0u32..210,
+            numbers in any::<u64>(),
+        ) {
+            let mut set = BitSet::new(len);
+            before.iter().for_each(|index| {
+                set.insert(*index);
+            });
+            let mut one_by_one = set.clone();
+            let added = (0..64)
+                .filter(|bit| numbers >> bit & 1 == 1 && one_by_one.insert(first + bit))
+                .fold(0, |added, bit| added | 1 << bit);
+            prop_assert_eq!(set.insert_all(first, numbers), added);
+            prop_assert_eq!(set, one_by_one);
+        }
+
         #[test]
         fn it_behaves_like_a_sorted_set(
             len in 0u32..300,

@@ -43,7 +43,25 @@ pub(crate) fn crowd(seed: u64, receivers: usize, blocks: u64, loss_ppm: u32) -> 
 #[test]
 fn a_thousand_receivers_that_lose_one_percent_cost_little_more_than_one() {
     let report: Report = run(crowd(1, 1_000, 128, 10_000));
-    println!("{report}\nNEEDs per window: {}", report.needs_per_window());
+    println!("{report}\nNEEDs by window: {:?}", report.needs_by_window());
     report.assert_all_done();
     assert!(report.overhead_ppm <= 1_050_000, "{report}");
+}
+
+#[test]
+fn without_loss_the_sender_hears_hardly_more_of_thousands_than_of_one() {
+    let heard = |receivers: usize| {
+        let report = run(crowd(1, receivers, 64, 0));
+        report.assert_all_done();
+        assert_eq!((report.needs, report.unicast_symbols), (0, 0), "{report}");
+        // Each says once that it is there.
+        (report.reports - receivers as u64, report.syncs, report.duration)
+    };
+    let (reports, syncs, duration) = heard(4_000);
+    let (reports_of_one, syncs_of_one, _) = heard(1);
+    println!("{reports} reports, {syncs} SYNCs; of one {reports_of_one}, {syncs_of_one}");
+    // Polls ask 64 a second, whatever the size of the group.
+    assert!(reports as f64 <= 90.0 * duration.as_secs_f64(), "{reports} in {duration:?}");
+    // They also join and finish over a second or two, each word of which may change the plan.
+    assert!(syncs <= syncs_of_one + 1_000, "{syncs}, {syncs_of_one}");
 }

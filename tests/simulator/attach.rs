@@ -30,6 +30,8 @@ pub(crate) struct Surroundings {
     pub(crate) queue: Queue,
     pub(crate) checker: Checker,
     pub(crate) outbox: Vec<Outgoing>,
+    /// Who listens to what may have changed.
+    pub(crate) audience_changed: bool,
     pub(crate) trace: Trace,
 }
 
@@ -37,7 +39,7 @@ pub(crate) struct Surroundings {
 #[derive(Debug)]
 pub(crate) enum Outgoing {
     FromSender { sender: usize, to: Destination, datagram: Rc<[u8]> },
-    Run { run: Rc<SymbolRun> },
+    Run { run: SymbolRun },
     FromReceiver { receiver: usize, to: SocketAddr, datagram: Rc<[u8]> },
 }
 
@@ -74,6 +76,7 @@ impl Surroundings {
             queue: Queue::default(),
             checker: Checker::default(),
             outbox: Vec::new(),
+            audience_changed: true,
             trace: Trace { hash: 0, lines: trace.then(VecDeque::new) },
         }
     }
@@ -175,6 +178,6 @@ pub(crate) fn group_address(group: u8) -> SocketAddr {
 }
 
 /// A node that is woken so often without time going by would keep a core busy for good.
-const WAKES_AT_ONCE_MAX: u32 = 10_000;
+pub(crate) const WAKES_AT_ONCE_MAX: u32 = 10_000;
 /// Enough to see what led to a failure.
 const TRACE_LINES_MAX: usize = 200_000;

@@ -11,7 +11,10 @@ use imgcast_common::{
 };
 use imgcast_sender::session::{Burst, Destination};
 
-use crate::{receiver_node::is_source, report::Violation};
+use crate::{
+    receiver_node::is_source,
+    report::{Asked, Violation},
+};
 
 /// What was seen so far.
 #[derive(Debug, Default)]
@@ -21,6 +24,12 @@ pub(crate) struct Checker {
     /// Checksums of the symbols sent, by session, stream, block and ESI.
     symbols: HashMap<(u64, bool, u32, u32), u32>,
     pub(crate) counts: Counts,
+    /// NEEDs of the image that receivers sent.
+    pub(crate) asked: Vec<Asked>,
+    /// GRTTs that senders announced, and since when.
+    pub(crate) grtts: Vec<(Duration, Duration)>,
+    /// When a source symbol of the image went to the group last.
+    pub(crate) last_source_at: Duration,
 }
 
 /// What a world cost.
@@ -100,9 +109,12 @@ impl Checker {
         message: &Message<'_>,
     ) {
         let seen = self.sessions.entry(session).or_default();
-        if matches!(message, Message::Sync(_)) {
+        if let Message::Sync(sync) = message {
             seen.sync_at = Some(at);
             self.counts.syncs += 1;
+            if self.grtts.last().is_none_or(|(_, grtt)| *grtt != sync.grtt()) {
+                self.grtts.push((at, sync.grtt()));
+            }
         }
         let unsaid = seen.symbols_at.is_some_and(|since| at > since + FIRST_SYNC_MAX);
         if matches!(message, Message::End(_)) && unsaid && seen.symbols_at > seen.sync_at {
@@ -120,6 +132,8 @@ impl Checker {
         self.counts.group_symbols += symbols;
         if burst.block.stream == Stream::Index {
             self.counts.index_symbols += symbols;
+        } else if burst.is_of_sources() {
+            self.last_source_at = at;
         }
         let seen = self.sessions.entry(session).or_default();
         let began_at = *seen.symbols_at.get_or_insert(at);
@@ -163,6 +177,7 @@ impl Checker {
             counts.reports += 1;
         } else if stream == Stream::Image {
             counts.needs += 1;
+            self.asked.push(Asked { at, receiver, ranges: need.needs.clone() });
         }
         let elapsed = u64::try_from((at - budget.at).as_micros()).unwrap_or(u64::MAX);
         let earned = elapsed.saturating_mul(NEEDS_PER_SECOND) / 1_000;

@@ -23,6 +23,8 @@ pub struct WorldConfig {
     pub uplink_bits_per_second: u64,
     /// Loss that strikes all receivers at once.
     pub shared_loss: Loss,
+    /// Loss that strikes all receivers of a rack at once.
+    pub racks: Option<RackConfig>,
     /// A mistake made on purpose, for the checkers to find.
     pub planted: Option<PlantedBug>,
     /// Keep a line for every datagram and call.
@@ -182,6 +184,15 @@ pub struct IntakeConfig {
     pub buffer_bytes: usize,
 }
 
+/// Receivers that share the last part of the way to them, in the order of their configurations.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct RackConfig {
+    /// How many stand in one rack.
+    pub receivers: usize,
+    /// What none of them gets.
+    pub loss: Loss,
+}
+
 /// How datagrams are lost.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum Loss {
@@ -227,6 +238,7 @@ impl WorldConfig {
             receivers: vec![ReceiverConfig::default(); receivers],
             uplink_bits_per_second: 1_000_000_000,
             shared_loss: Loss::None,
+            racks: None,
             planted: None,
             trace: false,
         }

@@ -18,7 +18,7 @@ use crate::config::{Fidelity, ImageConfig};
 pub(crate) struct Image {
     pub(crate) bytes: Rc<[u8]>,
     pub(crate) layout: Layout,
-    pub(crate) index: Index,
+    pub(crate) index: Rc<Index>,
     /// The index as it is sent.
     pub(crate) index_bytes: Vec<u8>,
     pub(crate) id: ImageId,
@@ -53,7 +53,7 @@ impl Image {
         let Some(index) = builder.finish() else { unreachable!("every block was hashed") };
         let index_bytes = index.to_bytes();
         let (id, index_hash) = (index.image_id(), index_hash(&index_bytes));
-        Self { bytes, layout, index, index_bytes, id, index_hash }
+        Self { bytes, layout, index: index.into(), index_bytes, id, index_hash }
     }
 
     fn without_octets(layout: Layout, prng: &mut Prng) -> Self {
@@ -64,7 +64,8 @@ impl Image {
         let mut id = [0; 32];
         prng.fill(&mut id);
         let index_bytes = Vec::new();
-        Self { bytes: [].into(), layout, index, index_bytes, id: ImageId(id), index_hash: id }
+        let (bytes, index) = ([].into(), index.into());
+        Self { bytes, layout, index, index_bytes, id: ImageId(id), index_hash: id }
     }
 
     /// The same image cut with another T.
@@ -81,7 +82,7 @@ impl Image {
         Self {
             bytes: Rc::clone(&self.bytes),
             layout: self.layout,
-            index: self.index.clone(),
+            index: Rc::clone(&self.index),
             index_bytes,
             id: self.id,
             index_hash,

@@ -31,11 +31,11 @@ mod world;
 pub use imgcast_sender::session::SlowReceivers;
 
 pub use config::{
-    Disk, Fidelity, ImageConfig, IntakeConfig, LinkConfig, Loss, ReceiverConfig, Restart,
-    SenderConfig, When, Window, WorldConfig,
+    Disk, Fidelity, ImageConfig, IntakeConfig, LinkConfig, Loss, RackConfig, ReceiverConfig,
+    Restart, SenderConfig, When, Window, WorldConfig,
 };
 pub use planted::PlantedBug;
-pub use report::{Ending, ReceiverReport, Report, Violation};
+pub use report::{Asked, Ending, ReceiverReport, Report, Violation};
 pub use world::World;
 
 #[path = "../support/machine.rs"]

@@ -17,6 +17,11 @@ pub(crate) struct Network {
     /// When each sender's interface is free again.
     busy_until: Vec<Duration>,
     shared: Losses,
+    /// What strikes each rack, and how many receivers one holds.
+    racks: Vec<Losses>,
+    rack_receivers: usize,
+    /// How long the way to every receiver takes, if that is the same for all and never cut.
+    delay_of_all: Option<Duration>,
     prng: Prng,
 }
 
@@ -43,6 +48,9 @@ pub(crate) struct Losses {
     bad: bool,
     /// Until when the state is known.
     settled_at: Duration,
+    /// Where datagrams go together: how many pass before the next is lost, or how many steps before
+    /// the state changes.
+    left: Option<u32>,
 }
 
 /// One copy of a datagram that passed a link.
@@ -72,6 +80,12 @@ impl Network {
             uplink_bits_per_second: config.uplink_bits_per_second,
             busy_until: Vec::new(),
             shared: Losses::new(config.shared_loss),
+            racks: config.racks.map_or(Vec::new(), |racks| {
+                let count = config.receivers.len().div_ceil(racks.receivers.max(1));
+                (0..count).map(|_| Losses::new(racks.loss)).collect()
+            }),
+            delay_of_all: config.delay_of_all(),
+            rack_receivers: config.racks.map_or(1, |racks| racks.receivers.max(1)),
             prng: Prng::new(seed(2)),
         }
     }
@@ -100,6 +114,38 @@ impl Network {
     /// Whether the shared part loses the next multicast datagram.
     pub(crate) fn shared_loses(&mut self, now: Duration) -> bool {
         self.shared.lose(now, &mut self.prng)
+    }
+
+    /// Which of up to 64 datagrams that go together the shared part loses, a bit for each, and
+    /// which the way to each rack.
+    pub(crate) fn shared_loses_of(&mut self, now: Duration, datagrams: u32) -> (u64, Vec<u64>) {
+        let shared = self.shared.lose_of(now, datagrams, &mut self.prng);
+        let racks = self.racks.iter_mut();
+        (shared, racks.map(|it| it.lose_of(now, datagrams, &mut self.prng)).collect())
+    }
+
+    /// For which racks the next multicast datagram is lost.
+    pub(crate) fn racks_lose(&mut self, now: Duration) -> Vec<bool> {
+        self.racks.iter_mut().map(|it| it.lose(now, &mut self.prng)).collect()
+    }
+
+    pub(crate) const fn delay_of_all(&self) -> Option<Duration> {
+        self.delay_of_all
+    }
+
+    /// The rack that a receiver's host stands in.
+    pub(crate) const fn rack_of(&self, host: usize) -> usize {
+        host / self.rack_receivers
+    }
+}
+
+impl WorldConfig {
+    fn delay_of_all(&self) -> Option<Duration> {
+        let delay = self.receivers.first()?.down.delay;
+        let plain = |link: &LinkConfig| {
+            link.delay == delay && link.cuts.is_empty() && link.multicast_cuts.is_empty()
+        };
+        self.receivers.iter().all(|it| plain(&it.down)).then_some(delay)
     }
 }
 
@@ -152,8 +198,9 @@ impl Link {
             || (multicast && self.config.multicast_cuts.iter().any(closed))
     }
 
-    pub(crate) fn loses(&mut self, now: Duration) -> bool {
-        self.losses.lose(now, &mut self.prng)
+    /// Which of up to 64 datagrams that go together are lost, a bit for each.
+    pub(crate) fn loses_of(&mut self, now: Duration, datagrams: u32) -> u64 {
+        self.losses.lose_of(now, datagrams, &mut self.prng)
     }
 
     pub(crate) const fn delay(&self) -> Duration {
@@ -188,7 +235,49 @@ impl Link {
 
 impl Losses {
     const fn new(loss: Loss) -> Self {
-        Self { loss, bad: false, settled_at: Duration::ZERO }
+        Self { loss, bad: false, settled_at: Duration::ZERO, left: None }
+    }
+
+    /// The same as [`lose`](Self::lose) for up to 64 datagrams that go together, a bit for each;
+    /// draws once for each that is lost, or each change of state.
+    fn lose_of(&mut self, now: Duration, datagrams: u32, prng: &mut Prng) -> u64 {
+        match self.loss {
+            Loss::None => 0,
+            Loss::Bernoulli(ppm) => {
+                let mut lost = 0;
+                let mut next = self.left.unwrap_or_else(|| steps_before(ppm, prng));
+                while next < datagrams {
+                    lost |= 1 << next;
+                    next = next.saturating_add(1).saturating_add(steps_before(ppm, prng));
+                }
+                self.left = Some(next - datagrams);
+                lost
+            }
+            Loss::Bursts { enter_ppm, leave_ppm, loss_ppm } => {
+                let change_ppm = [enter_ppm, leave_ppm];
+                let millis = now.saturating_sub(self.settled_at).as_millis();
+                self.settled_at = now;
+                self.step(u32::try_from(millis).unwrap_or(u32::MAX), change_ppm, prng);
+                let mut lost = 0;
+                for datagram in 0..datagrams {
+                    self.step(1, change_ppm, prng);
+                    lost |= u64::from(self.bad && prng.chance(loss_ppm)) << datagram;
+                }
+                lost
+            }
+        }
+    }
+
+    /// Takes so many steps of the two states, which are left with these chances.
+    fn step(&mut self, mut steps: u32, change_ppm: [u32; 2], prng: &mut Prng) {
+        let mut left =
+            self.left.unwrap_or_else(|| steps_before(change_ppm[usize::from(self.bad)], prng));
+        while steps > left {
+            steps -= left + 1;
+            self.bad = !self.bad;
+            left = steps_before(change_ppm[usize::from(self.bad)], prng);
+        }
+        self.left = Some(left - steps);
     }
 
     fn lose(&mut self, now: Duration, prng: &mut Prng) -> bool {
@@ -210,14 +299,27 @@ impl Losses {
         if steps > STEPS_MAX {
             let bad = u64::from(enter_ppm) * 1_000_000 / u64::from(enter_ppm + leave_ppm).max(1);
             self.bad = prng.chance(u32::try_from(bad).unwrap_or(0));
+            self.left = None;
             return;
         }
         for _ in 0..steps {
             if prng.chance(if self.bad { leave_ppm } else { enter_ppm }) {
                 self.bad = !self.bad;
+                self.left = None;
             }
         }
     }
+}
+
+/// How often something of this chance does not happen before it does.
+fn steps_before(ppm: u32, prng: &mut Prng) -> u32 {
+    if ppm == 0 {
+        return u32::MAX - 1;
+    }
+    let others = 1.0 - f64::from(ppm) / 1e6;
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "saturates")]
+    let steps = ((1.0 - prng.unit()).ln() / others.ln()) as u32;
+    steps.min(u32::MAX - 1)
 }
 
 fn pick(prng: &mut Prng, range: std::ops::Range<usize>) -> usize {

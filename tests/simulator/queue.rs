@@ -41,14 +41,14 @@ pub(crate) enum Happening {
         datagram: Rc<[u8]>,
         from: SocketAddr,
         via: Via,
-        to: Vec<u32>,
+        to: Rc<[u32]>,
         altered: bool,
     },
     /// A run of symbols without octets arrives; what is lost is drawn on arrival.
     Run {
         run: Rc<SymbolRun>,
         via: Via,
-        to: Vec<u32>,
+        to: Rc<[u32]>,
     },
     /// A datagram arrives at a sender.
     Feedback {
@@ -86,14 +86,17 @@ pub(crate) struct SymbolRun {
     pub(crate) sender: usize,
     pub(crate) burst: Burst,
     pub(crate) first_counter: u64,
-    /// Those that the shared part of the network lost.
-    pub(crate) lost: Vec<bool>,
+    /// Those that the shared part of the network lost, a bit for each.
+    pub(crate) lost: u64,
+    /// Those that were lost on the way to each rack.
+    pub(crate) racks_lost: Vec<u64>,
 }
 
 impl SymbolRun {
-    /// Whether the shared part of the network lost one of them.
-    pub(crate) fn loses(&self, position: usize) -> bool {
-        self.lost.get(position).copied().unwrap_or(false)
+    /// Those that are left for a receiver in this rack, a bit for each.
+    pub(crate) fn left(&self, rack: usize) -> u64 {
+        let all = u64::MAX.checked_shr(64 - self.burst.count).unwrap_or(0);
+        all & !self.lost & !self.racks_lost.get(rack).copied().unwrap_or(0)
     }
 }
 

@@ -365,6 +365,7 @@ fn quiet(seed: u64, prng: &mut Prng) -> WorldConfig {
         receivers,
         uplink_bits_per_second: 1_000_000_000,
         shared_loss: Loss::None,
+        racks: None,
         planted: None,
         trace: false,
     }

@@ -1,7 +1,8 @@
 //! What came of a run.
 
-use std::{fmt, time::Duration};
+use std::{collections::BTreeSet, fmt, time::Duration};
 
+use imgcast_common::wire::BlockRange;
 use imgcast_receiver::session::{Failure, Symbols};
 
 /// Everything worth asking about a run that is over.
@@ -30,6 +31,12 @@ pub struct Report {
     pub overhead_ppm: u64,
     /// NEEDs of the image that receivers sent.
     pub needs: u64,
+    /// Each of them.
+    pub asked: Vec<Asked>,
+    /// GRTTs that senders announced, and since when.
+    pub grtts: Vec<(Duration, Duration)>,
+    /// When a source symbol of the image went to the group last.
+    pub last_source_at: Duration,
     /// Plain reports.
     pub reports: u64,
     /// Datagrams that receivers sent, whatever they were.
@@ -50,6 +57,17 @@ pub struct Report {
     pub trace_hash: u64,
     /// The last of them as text, if the world was asked to keep it.
     pub trace: Vec<String>,
+}
+
+/// A NEED of the image.
+#[derive(Clone, Debug)]
+pub struct Asked {
+    /// When it was sent.
+    pub at: Duration,
+    /// The run of a receiver that sent it.
+    pub receiver: usize,
+    /// What was asked for.
+    pub ranges: Vec<BlockRange>,
 }
 
 /// One run of one receiver.
@@ -116,10 +134,45 @@ impl Report {
         self.receivers.iter().filter(|it| matches!(it.ending, Ending::Done { .. })).count()
     }
 
-    /// NEEDs for every 32 blocks of the image.
+    /// NEEDs for every 32 blocks of the image, each counted where the last block is that it names.
     #[must_use]
-    pub fn needs_per_window(&self) -> u64 {
-        self.needs * 32 / u64::from(self.blocks.max(1))
+    pub fn needs_by_window(&self) -> Vec<u64> {
+        let mut needs = vec![0; self.blocks.div_ceil(WINDOW_BLOCKS) as usize];
+        for last in self.asked.iter().filter_map(|asked| asked.ranges.last()) {
+            needs[((last.end() - 1) / WINDOW_BLOCKS) as usize] += 1;
+        }
+        needs
+    }
+
+    /// Receivers that asked for any of each 32 blocks of the image.
+    #[must_use]
+    pub fn askers_by_window(&self) -> Vec<usize> {
+        let mut askers = vec![BTreeSet::new(); self.blocks.div_ceil(WINDOW_BLOCKS) as usize];
+        for asked in &self.asked {
+            for range in &asked.ranges {
+                let windows = range.first / WINDOW_BLOCKS..=(range.end() - 1) / WINDOW_BLOCKS;
+                for window in windows {
+                    askers[window as usize].insert(asked.receiver);
+                }
+            }
+        }
+        askers.iter().map(BTreeSet::len).collect()
+    }
+
+    /// The most NEEDs that were sent within any interval as long as the GRTT announced at its end.
+    #[must_use]
+    pub fn needs_within_grtt(&self) -> usize {
+        let mut first = 0;
+        let mut most = 0;
+        for (number, asked) in self.asked.iter().enumerate() {
+            let known = self.grtts.partition_point(|(since, _)| *since <= asked.at);
+            let grtt = known.checked_sub(1).map_or(Duration::ZERO, |it| self.grtts[it].1);
+            while self.asked[first].at + grtt < asked.at {
+                first += 1;
+            }
+            most = most.max(number + 1 - first);
+        }
+        most
     }
 
     /// # Panics
@@ -179,3 +232,6 @@ impl fmt::Display for Violation {
         write!(f, "{kind} at {:.6} s: {text}", at.as_secs_f64())
     }
 }
+
+/// What the sender judges its repair by.
+const WINDOW_BLOCKS: u32 = 32;

@@ -84,16 +84,11 @@ impl Store {
         head: &DataHead,
         symbol: &[u8],
     ) -> Result<(), String> {
-        let layout = self.layout_of(block.stream);
         if self.fidelity == Fidelity::Rank {
-            let rank = self.ranks.entry(block).or_default();
-            if head.esi.get() < layout.source_symbols(block.number) {
-                rank.sources += 1;
-            } else {
-                rank.repairs += 1;
-            }
+            self.count(block, head, 1);
             return Ok(());
         }
+        let layout = self.layout_of(block.stream);
         let shape = shape(&layout, block.number);
         match self.assembler.insert(block, &shape, head.esi, symbol) {
             Insertion::New => Ok(()),
@@ -101,6 +96,14 @@ impl Store {
                 Err(format!("{block} ESI {}: wanted, but {other:?} in the store", head.esi.get()))
             }
         }
+    }
+
+    /// Counts so many symbols of one kind, of which `head` is one.
+    pub(crate) fn count(&mut self, block: BlockId, head: &DataHead, symbols: u32) {
+        let sources = self.layout_of(block.stream).source_symbols(block.number);
+        let rank = self.ranks.entry(block).or_default();
+        let of_kind = if head.esi.get() < sources { &mut rank.sources } else { &mut rank.repairs };
+        *of_kind += symbols;
     }
 
     pub(crate) fn forget(&mut self, block: BlockId) {
@@ -162,10 +165,10 @@ impl Store {
         &mut self,
         hash: &[u8; 32],
         image: ImageId,
-        true_index: &Index,
+        true_index: &Rc<Index>,
     ) -> Option<Rc<Index>> {
         if self.fidelity == Fidelity::Rank {
-            return Some(Rc::new(true_index.clone()));
+            return Some(Rc::clone(true_index));
         }
         self.assembly.finish(hash, self.layout.blocks(), image).ok().map(Rc::new)
     }

@@ -114,7 +114,8 @@ impl Lab {
     ///
     /// What `nft` said.
     pub fn cut_data_groups(&self, receiver: usize) -> Result<(), String> {
-        self.filter(receiver, &["meta l4proto udp ip daddr 239.255.64.0/18 drop"])
+        let data_groups = "meta l4proto udp ip daddr 239.255.64.0-239.255.191.255 drop";
+        self.filter(receiver, &[data_groups])
     }
 
     /// Drops the IGMP queries that arrive at `receiver`: nothing asks it any more what it listens

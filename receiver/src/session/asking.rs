@@ -50,9 +50,17 @@ pub(super) struct Asking {
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Cycle {
-    Idle { since: Instant },
-    Backoff { until: Instant },
-    Holdoff { until: Instant },
+    Idle {
+        since: Instant,
+    },
+    /// With what was lacking when the group's sequence stood at `position`.
+    Backoff {
+        until: Instant,
+        position: u64,
+    },
+    Holdoff {
+        until: Instant,
+    },
 }
 
 impl Asking {
@@ -119,7 +127,7 @@ impl Asking {
         match self.cycle {
             Cycle::Idle { since } if self.attention => Some(since),
             Cycle::Idle { .. } => None,
-            Cycle::Backoff { until } | Cycle::Holdoff { until } => Some(until),
+            Cycle::Backoff { until, .. } | Cycle::Holdoff { until } => Some(until),
         }
     }
 
@@ -162,6 +170,7 @@ impl Session {
             let inside = self.ledger(header.stream);
             if inside.is_some_and(|ledger| sync.covers_end <= ledger.layout().blocks()) {
                 self.plans[header.stream as usize].update(now, sync, header.counter);
+                self.check_what_is_over(now, header.stream);
             }
         }
         self.asking.attend();
@@ -186,14 +195,16 @@ impl Session {
         }
         if matches!(self.asking.cycle, Cycle::Idle { .. }) && self.asking.attention {
             self.asking.attention = false;
-            if self.has_needs(now) {
+            if self.has_needs(now, self.asked_stream()) {
                 let (window, group_log2) = (self.asking.window, self.asking.group_log2);
                 let until = now + draw_backoff(&mut self.prng, window, group_log2);
-                self.asking.cycle = Cycle::Backoff { until };
+                self.asking.cycle = Cycle::Backoff { until, position: self.loss.newest() };
             }
         }
-        if matches!(self.asking.cycle, Cycle::Backoff { until } if now >= until) {
-            self.ask(now);
+        if let Cycle::Backoff { until, position } = self.asking.cycle
+            && now >= until
+        {
+            self.ask(now, position);
         }
         self.report_when_due(now);
     }
@@ -217,20 +228,19 @@ impl Session {
         if self.index_known { Stream::Image } else { Stream::Index }
     }
 
-    fn has_needs(&mut self, now: Instant) -> bool {
+    /// Asks for everything that was lacking at a position of the group's sequence and is not
+    /// planned. What came to be lacking since then waits for another backoff: nobody can have said
+    /// it yet, and all whose time is up in that moment would.
+    fn ask(&mut self, now: Instant, position: u64) {
         let stream = self.asked_stream();
-        !self.needs_by_unicast(stream).is_empty() || !self.needs(now, stream, false).0.is_empty()
-    }
-
-    /// Asks for everything that is lacking and not planned.
-    fn ask(&mut self, now: Instant) {
-        let stream = self.asked_stream();
+        self.check_what_is_over(now, stream);
         let polluted = self.needs_by_unicast(stream);
         if !polluted.is_empty() {
             let flags = NeedFlags { by_unicast: true, ..NeedFlags::default() };
             self.send_need(now, stream, flags, polluted);
         }
-        let (needs, mut symbols) = self.needs(now, stream, true);
+        let (needs, mut symbols) = self.needs(now, stream, position);
+        let asks = !needs.is_empty();
         for part in needs.chunks(self.ranges_max()) {
             if !self.send_need(now, stream, NeedFlags::default(), part.to_vec()) {
                 break;
@@ -243,7 +253,10 @@ impl Session {
         );
         let silent = self.contact.is_orphaned();
         let wait = if silent { HOLDOFF_SILENT } else { answer.min(ANSWER_MAX) };
-        let until = now + self.asking.window + 2 * self.asking.grtt + wait.max(HOLDOFF_MIN);
+        // Whoever asked was early, and the others' backoffs last as long again; whoever did not may
+        // look at once at what came to be lacking meanwhile.
+        let others = if asks { self.asking.window } else { Duration::ZERO };
+        let until = now + others + 2 * self.asking.grtt + wait.max(HOLDOFF_MIN);
         self.asking.cycle = Cycle::Holdoff { until };
     }
 

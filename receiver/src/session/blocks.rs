@@ -167,6 +167,13 @@ impl Session {
         free > 0 && (most || via != Via::Group || free * 4 >= all)
     }
 
+    pub(super) const fn ledger_of(&self, stream: Stream) -> Option<&Ledger> {
+        match stream {
+            Stream::Image => self.image.as_ref(),
+            Stream::Index => self.index.as_ref(),
+        }
+    }
+
     /// Blocks that may still be begun.
     pub(super) fn free_blocks(&self) -> usize {
         self.free_of(self.memory_blocks())

@@ -110,6 +110,11 @@ impl Contact {
 impl Session {
     /// Something came from the session.
     pub(super) fn note_contact(&mut self, now: Instant, via: Via, counter: u64) {
+        self.note_contacts(now, via, counter, 1);
+    }
+
+    /// The same for datagrams with the counters `first + i` for every bit `i` of `arrived`.
+    pub(super) fn note_contacts(&mut self, now: Instant, via: Via, first: u64, arrived: u64) {
         self.contact.heard_at = now;
         let silent = self.contact.orphaned.as_ref().is_some_and(|it| it.last_words.is_none());
         if silent && matches!(self.phase, Phase::Member) {
@@ -117,13 +122,14 @@ impl Session {
             self.events.push_back(Event::Notice(Notice::SenderBack));
             self.asking.attend();
         }
-        if via == Via::Group && is_group_counter(counter) {
-            self.loss.on_datagram(counter);
+        if via == Via::Group && is_group_counter(first) {
+            if self.contact.no_multicast && self.contact.recovering.is_none() {
+                self.contact.recovering = Some(now);
+                self.loss.resume(first);
+            }
+            self.loss.on_datagrams(first, arrived);
             self.contact.group_at = now;
             self.contact.was_heard = true;
-            if self.contact.no_multicast {
-                self.contact.recovering.get_or_insert(now);
-            }
         }
     }
 
@@ -232,7 +238,6 @@ impl Session {
             if let Some(since) = recovered {
                 self.contact.no_multicast = false;
                 self.contact.recovering = None;
-                self.loss.restart();
                 let by_joining = since < self.contact.renewed_at + REJOINED;
                 self.events.push_back(Event::Notice(Notice::MulticastAgain { by_joining }));
                 self.asking.report_soon(now, &mut self.prng);

@@ -97,6 +97,41 @@ impl Ledger {
         partial.verdict()
     }
 
+    /// Source symbols of a block that has begun are offered together: `head` and `counter` are of
+    /// the first that was sent, and those came whose bit is set in `arrived`. Returns which of them
+    /// were missing, and what becomes of the block; `None`, with nothing done, where only
+    /// [`accept`](Self::accept) can tell, one by one.
+    pub(super) fn accept_sources(
+        &mut self,
+        now: Instant,
+        via: Via,
+        counter: u64,
+        head: &DataHead,
+        arrived: u64,
+    ) -> Option<(u64, Verdict)> {
+        let block = head.block;
+        let trusted = via == Via::Unicast || !self.wants_unicast(block);
+        if !trusted || head.stored_len != self.layout.block_len(block) {
+            return None;
+        }
+        let last = arrived.checked_ilog2()?;
+        let partial = self.partial.get_mut(&block)?;
+        let symbols = &mut partial.symbols;
+        let all = symbols.known() + arrived.count_ones();
+        let sources = head.esi.get() + last < self.layout.source_symbols(block);
+        if !sources || partial.extra > 0 || all > symbols.padded_symbols() {
+            return None;
+        }
+        let new = symbols.insert_sources(head.esi.get(), arrived);
+        if let Some(last) = new.checked_ilog2() {
+            let before = u16::try_from(last).unwrap_or(0);
+            let head =
+                DataHead { still_to_come: head.still_to_come.saturating_sub(before), ..*head };
+            partial.note(now, via, counter + u64::from(last), &head);
+        }
+        Some((new, if new == 0 { Verdict::Unwanted } else { partial.verdict() }))
+    }
+
     /// The first symbol of a block.
     fn begin(&mut self, now: Instant, via: Via, counter: u64, head: &DataHead) -> Verdict {
         let Some(shape) = BlockShape::new(head.stored_len, self.layout.symbol_size()) else {
@@ -280,10 +315,21 @@ impl Partial {
         }
     }
 
-    /// Whether every source symbol is there, or enough symbols to try.
+    /// Whether every source symbol is there, or enough symbols to try. While more of the turn is
+    /// to come a few are waited for: of ten thousand receivers fifty would try with K in vain, and
+    /// have let pass what would have helped them.
     fn is_decodable(&self) -> bool {
-        self.symbols.is_complete()
-            || self.symbols.known() >= self.symbols.padded_symbols() + self.extra
+        let extra = if self.turn_ended { 0 } else { EXTRA_SYMBOLS_SURE };
+        self.symbols.is_complete() || self.has_beyond_k(self.extra.max(extra))
+    }
+
+    /// Whether there are enough symbols to try, if no more of the turn are to come.
+    pub(super) fn is_decodable_when_over(&self) -> bool {
+        self.has_beyond_k(self.extra)
+    }
+
+    fn has_beyond_k(&self, extra: u32) -> bool {
+        self.symbols.known() >= self.symbols.padded_symbols() + extra
     }
 
     fn verdict(&self) -> Verdict {
@@ -310,5 +356,7 @@ impl Partial {
 
 /// With so many symbols beyond K honest ones fail to decode once in 256^11 blocks.
 const EXTRA_SYMBOLS_MAX: u32 = 10;
+/// K + 2 symbols fail to determine a block once in a million times, K once in two hundred.
+const EXTRA_SYMBOLS_SURE: u32 = 2;
 /// Somebody poisons the group: the sender's own word is asked for.
 const POLLUTED_BEFORE_UNICAST: u8 = 3;

@@ -1,5 +1,7 @@
 //! What was lost on the way from the group: by the network, and by the receiver's own sockets.
 
+use super::bits;
+
 /// Counts datagrams against the gaps in the group's counter, over the last few thousand.
 #[derive(Debug, Default)]
 pub(super) struct LossMeter {
@@ -41,6 +43,23 @@ impl LossMeter {
         }
     }
 
+    /// Datagrams of the group arrived: `first + i` for every bit `i` of `arrived`.
+    pub(super) fn on_datagrams(&mut self, first: u64, arrived: u64) {
+        let last = first + u64::from(arrived.checked_ilog2().unwrap_or(0));
+        if self.begun && first > self.base && last <= self.newest.saturating_add(JUMP_MAX) {
+            self.newest = self.newest.max(last);
+            self.received += u64::from(arrived.count_ones());
+            self.this.received += u64::from(arrived.count_ones());
+        } else {
+            bits(arrived).for_each(|bit| self.on_datagram(first + u64::from(bit)));
+        }
+    }
+
+    /// The highest counter so far.
+    pub(super) const fn newest(&self) -> u64 {
+        self.newest
+    }
+
     /// So many datagrams have been dropped by the sockets of this receiver so far.
     pub(super) const fn on_overflow(&mut self, total: u64) {
         if total > self.overflow {
@@ -52,6 +71,13 @@ impl LossMeter {
     pub(super) fn restart(&mut self) {
         self.begin_period();
         self.last = Period::default();
+    }
+
+    /// The group is heard again from this datagram on: what was missed meanwhile is no loss that a
+    /// lower rate would avoid, or that anybody but this receiver has.
+    pub(super) fn resume(&mut self, counter: u64) {
+        self.newest = self.newest.max(counter.saturating_sub(1));
+        self.restart();
     }
 
     fn begin_period(&mut self) {
@@ -124,6 +150,16 @@ mod tests {
         let (network, socket) = meter.report().unwrap();
         assert_eq!(socket, 3276);
         assert_eq!(network, 3211, "99 - 50 of 1000");
+    }
+
+    #[test]
+    fn what_passed_while_the_group_was_not_heard_is_no_loss() {
+        let mut meter = LossMeter::default();
+        (1..=1_000).for_each(|counter| meter.on_datagram(counter));
+        meter.resume(5_001);
+        (5_001..=6_000).for_each(|counter| meter.on_datagram(counter));
+        assert_eq!(meter.report(), Some((0, 0)));
+        assert!((meter.overall() - 4.0 / 6.0).abs() < 1e-3, "{}", meter.overall());
     }
 
     #[test]

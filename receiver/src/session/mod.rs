@@ -7,10 +7,11 @@
 //!      └───refused─┘          └──► any session of the same image: Joining, verified blocks kept
 //! ```
 //!
-//! `offers` and `joining` find and enter a session; `ledger` keeps the books of both streams;
-//! `plan` remembers what the sender plans and `asking` decides what to ask for and when; `contact`
-//! watches whether group and sender are heard; `parting` takes leave. Where the sender hears
-//! nothing, `one_way` takes the place of joining, asking and parting.
+//! `offers` and `joining` find and enter a session; `ledger` keeps the books of both streams, to
+//! which `blocks` and `runs` bring what arrives; `plan` remembers what the sender plans and
+//! `asking` decides what to ask for and when; `contact` watches whether group and sender are heard;
+//! `parting` takes leave. Where the sender hears nothing, `one_way` takes the place of joining,
+//! asking and parting.
 
 mod asking;
 mod blocks;
@@ -23,11 +24,13 @@ mod offers;
 mod one_way;
 mod parting;
 mod plan;
+mod runs;
 mod symbol_set;
 mod types;
 
 use std::{
     collections::VecDeque,
+    iter,
     net::SocketAddr,
     time::{Duration, Instant},
 };
@@ -358,6 +361,13 @@ impl Session {
 /// Whether a counter is of the data group's sequence.
 const fn is_group_counter(counter: u64) -> bool {
     counter & UNICAST == 0
+}
+
+/// The positions of the bits that are set, lowest first.
+fn bits(set: u64) -> impl Iterator<Item = u32> {
+    let without_lowest = |rest: &u64| Some(rest & rest.wrapping_sub(1));
+    let rests = iter::successors(Some(set), without_lowest);
+    rests.take_while(|rest| *rest != 0).map(u64::trailing_zeros)
 }
 
 /// A lower bound for waits that would otherwise make a busy loop.

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use imgcast_common::{bits::BitSet, layout::Layout};
+use imgcast_common::{bits::BitSet, id::Stream, layout::Layout};
 
 use super::{Failure, Ledger, Phase, Session, Verdict};
 
@@ -70,6 +70,10 @@ impl OneWay {
     pub(super) const fn on_end(&mut self) {
         self.has_ended = true;
     }
+
+    pub(super) const fn has_ended(&self) -> bool {
+        self.has_ended
+    }
 }
 
 impl Session {
@@ -102,7 +106,11 @@ impl Session {
 
     /// Gives up when everything was sent, all that came is judged, and some of it is not there.
     pub(super) fn end_lacking(&mut self, now: Instant) {
-        let over = self.one_way.as_ref().is_some_and(|one_way| one_way.has_ended);
+        let over = self.one_way.as_ref().is_some_and(OneWay::has_ended);
+        if over && matches!(self.phase, Phase::Member) {
+            self.check_what_is_over(now, Stream::Index);
+            self.check_what_is_over(now, Stream::Image);
+        }
         let judged = |ledger: &Option<Ledger>| ledger.as_ref().is_none_or(Ledger::is_judged);
         let index_due = !self.index_known
             && self.index.as_ref().is_some_and(|index| index.verified().is_full());

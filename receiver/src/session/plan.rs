@@ -1,23 +1,21 @@
 //! What the sender plans for the group, as its SYNCs say.
 
-use std::{
-    collections::BTreeMap,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use imgcast_common::wire::{BlockRange, Sync};
 
 /// The newest word on each block of one stream.
 #[derive(Debug, Default)]
 pub(super) struct PlanView {
-    planned: BTreeMap<u32, BlockRange>,
-    /// What the SYNCs covered, from the first block on.
-    covered: BTreeMap<u32, Covered>,
+    planned: Vec<BlockRange>,
+    /// What the SYNCs covered.
+    covered: Vec<Covered>,
 }
 
 /// Blocks that a SYNC spoke of.
 #[derive(Clone, Copy, Debug)]
 struct Covered {
+    first: u32,
     end: u32,
     /// The SYNC's position in the group's sequence.
     counter: u64,
@@ -28,50 +26,36 @@ impl PlanView {
     /// Takes in a SYNC that stood at `counter` in the group's sequence.
     pub(super) fn update(&mut self, now: Instant, sync: &Sync, counter: u64) {
         let (first, end) = (sync.covers_first, sync.covers_end);
-        cut(&mut self.planned, first, end, |range, first, end| BlockRange {
-            first,
-            run: end - first,
-            ..*range
-        });
-        cut(&mut self.covered, first, end, |covered, _, end| Covered { end, ..*covered });
-        self.planned.extend(sync.planned.iter().map(|range| (range.first, *range)));
-        if first < end {
-            self.covered.insert(first, Covered { end, counter, heard_at: now });
-        }
+        replace(&mut self.planned, first, end, &sync.planned);
+        let covered = Covered { first, end, counter, heard_at: now };
+        let covered = [covered];
+        replace(&mut self.covered, first, end, if first < end { &covered } else { &[] });
     }
 
     /// Symbols planned for a block.
     pub(super) fn planned(&self, block: u32) -> Option<u16> {
-        let (_, range) = self.planned.range(..=block).next_back()?;
-        (block < range.end()).then_some(range.symbols)
+        holding(&self.planned, block).map(|range| range.symbols)
     }
 
     /// Position of the newest SYNC that covers a block; 0 if none does.
     pub(super) fn covered_at(&self, block: u32) -> u64 {
-        self.covering(block).map_or(0, |covered| covered.counter)
+        holding(&self.covered, block).map_or(0, |covered| covered.counter)
     }
 
     /// Whether what is known of a block was said lately: it may have been sent meanwhile, and that
     /// been lost as well.
     pub(super) fn is_fresh(&self, block: u32, now: Instant) -> bool {
-        self.covering(block).is_some_and(|covered| now < covered.heard_at + BELIEVED)
-    }
-
-    fn covering(&self, block: u32) -> Option<&Covered> {
-        let (_, covered) = self.covered.range(..=block).next_back()?;
-        (block < covered.end).then_some(covered)
+        holding(&self.covered, block).is_some_and(|covered| now < covered.heard_at + BELIEVED)
     }
 
     /// The first block from `block` on that is covered and not listed.
     pub(super) fn next_unplanned(&self, block: u32, end: u32) -> Option<u32> {
         let mut at = block;
         while at < end {
-            if let Some((_, range)) = self.planned.range(..=at).next_back()
-                && at < range.end()
-            {
+            if let Some(range) = holding(&self.planned, at) {
                 at = range.end();
             } else if self.covered_at(at) == 0 {
-                at = self.covered.range(at..).next().map_or(end, |(first, _)| *first);
+                at = from(&self.covered, at).first().map_or(end, |covered| covered.first);
             } else {
                 return Some(at);
             }
@@ -81,9 +65,8 @@ impl PlanView {
 
     /// The first block behind `block` that is not both covered and unlisted.
     pub(super) fn unplanned_end(&self, block: u32, end: u32) -> u32 {
-        let listed = self.planned.range(block..).next().map_or(end, |(first, _)| *first);
-        let covered = self.covered.range(..=block).next_back();
-        let covered = covered.map_or(block, |(_, covered)| covered.end);
+        let listed = from(&self.planned, block).first().map_or(end, |range| range.first);
+        let covered = holding(&self.covered, block).map_or(block, |covered| covered.end);
         listed.min(covered).min(end)
     }
 
@@ -92,41 +75,63 @@ impl PlanView {
     }
 }
 
-/// A run of blocks that knows its end.
-trait Run {
+/// A run of blocks.
+trait Run: Copy {
+    fn first(&self) -> u32;
     fn end(&self) -> u32;
+    /// What is left of it between these blocks.
+    fn within(self, first: u32, end: u32) -> Self;
 }
 
 impl Run for BlockRange {
+    fn first(&self) -> u32 {
+        self.first
+    }
+
     fn end(&self) -> u32 {
         Self::end(self)
+    }
+
+    fn within(self, first: u32, end: u32) -> Self {
+        let first = first.max(self.first);
+        Self { first, run: end.min(self.end()) - first, ..self }
     }
 }
 
 impl Run for Covered {
+    fn first(&self) -> u32 {
+        self.first
+    }
+
     fn end(&self) -> u32 {
         self.end
     }
+
+    fn within(self, first: u32, end: u32) -> Self {
+        Self { first: first.max(self.first), end: end.min(self.end), ..self }
+    }
 }
 
-/// Cuts `first..end` out of the runs of a map.
-fn cut<T: Run + Clone>(
-    runs: &mut BTreeMap<u32, T>,
-    first: u32,
-    end: u32,
-    resized: impl Fn(&T, u32, u32) -> T,
-) {
-    let from = runs.range(..first).next_back().map_or(first, |(start, _)| *start);
-    let touched: Vec<u32> = runs.range(from..end).map(|(start, _)| *start).collect();
-    for start in touched {
-        let Some(run) = runs.remove(&start) else { continue };
-        if start < first {
-            runs.insert(start, resized(&run, start, run.end().min(first)));
-        }
-        if run.end() > end {
-            runs.insert(end, resized(&run, end, run.end()));
-        }
-    }
+/// The run that a block is in.
+fn holding<T: Run>(runs: &[T], block: u32) -> Option<&T> {
+    let behind = runs.partition_point(|run| run.first() <= block);
+    runs[..behind].last().filter(|run| block < run.end())
+}
+
+/// The runs that begin at a block or behind it.
+fn from<T: Run>(runs: &[T], block: u32) -> &[T] {
+    &runs[runs.partition_point(|run| run.first() < block)..]
+}
+
+/// Puts other runs into the place of `first..end`.
+fn replace<T: Run>(runs: &mut Vec<T>, first: u32, end: u32, by: &[T]) {
+    let begin = runs.partition_point(|run| run.end() <= first);
+    let behind = runs.partition_point(|run| run.first() < end).max(begin);
+    let touched = &runs[begin..behind];
+    let before = touched.first().filter(|run| run.first() < first).map(|run| run.within(0, first));
+    let after = touched.last().filter(|run| run.end() > end).map(|run| run.within(end, u32::MAX));
+    let all = before.into_iter().chain(by.iter().copied()).chain(after);
+    runs.splice(begin..behind, all);
 }
 
 /// Several SYNCs, even where the plan takes a few to tell and some are lost.

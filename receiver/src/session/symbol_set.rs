@@ -32,6 +32,12 @@ impl SymbolSet {
         self.shape.is_repair(esi) && room && self.repairs.insert(esi)
     }
 
+    /// Takes source symbols in: `first + i` for every bit `i` of `symbols`. Returns those that were
+    /// missing, in the same form.
+    pub(super) fn insert_sources(&mut self, first: u32, symbols: u64) -> u64 {
+        self.sources.insert_all(first, symbols)
+    }
+
     /// Symbols known: those that arrived, and those between S and K, which are always zero.
     pub(super) fn known(&self) -> u32 {
         let padding = self.shape.padded_symbols() - self.shape.source_symbols();

@@ -9,6 +9,7 @@ use imgcast_common::{
     bits::BitSet,
     id::{BlockId, EncodingSymbolId, ImageId, ReceiverId, SessionId, Stream},
     layout::Layout,
+    prng::Prng,
     wire::{
         Abort, AbortReason, Announce, BlockRange, DataHead, DoneAck, Eject, EjectReason, End,
         Header, Message, Name, Need, Poll, Refuse, RefuseReason, SenderState, Sync, UNICAST, WHOLE,
@@ -157,7 +158,11 @@ impl Table {
     }
 
     fn sync_of(&mut self, covers_first: u32, planned: &[BlockRange]) {
-        let sync = Sync {
+        self.sync_with(covers_first, planned, |_| {});
+    }
+
+    fn sync_with(&mut self, covers_first: u32, planned: &[BlockRange], change: impl Fn(&mut Sync)) {
+        let mut sync = Sync {
             time_micros: 1,
             grtt: imgcast_common::timing::quantise_rtt(Duration::from_millis(2)),
             group_log2: 0,
@@ -170,6 +175,7 @@ impl Table {
             covers_end: BLOCKS,
             planned: planned.to_vec(),
         };
+        change(&mut sync);
         self.hear(Via::Group, Message::Sync(sync));
     }
 
@@ -417,6 +423,119 @@ fn when_its_turn_is_over_the_deficit_is_asked_for_once() {
     assert_eq!(needs[0].needs, [BlockRange::one(0, 2)], "K = 18, of which 2 are padding");
     table.run(Duration::from_millis(5));
     assert!(table.needs().is_empty(), "holdoff");
+}
+
+#[test]
+fn while_more_of_its_turn_is_to_come_a_block_is_not_tried_with_k_symbols() {
+    // 16 source symbols, and two of padding.
+    let mut table = Table::receiving();
+    let block = BlockId::image(0);
+    table.symbols(0, 0..15, 20);
+    assert_eq!(table.symbols(0, 18..19, 21), [Verdict::Wanted], "K");
+    assert_eq!(table.symbols(0, 19..20, 21), [Verdict::Wanted], "K + 1");
+    assert_eq!(table.symbols(0, 20..21, 22), [Verdict::Enough], "K + 2");
+    assert!(table.events.contains(&Event::Check(block)));
+    let mut table = Table::receiving();
+    table.symbols(0, 0..15, 19);
+    assert_eq!(table.symbols(0, 18..19, 19), [Verdict::Enough], "K, and no more to come");
+    let mut table = Table::receiving();
+    table.symbols(0, 0..15, 20);
+    table.symbols(0, 18..19, 20);
+    table.sync(&[BlockRange::one(0, 1)]);
+    assert!(!table.events.contains(&Event::Check(block)));
+    table.sync(&[]);
+    assert!(table.events.contains(&Event::Check(block)), "the end of its turn was lost");
+}
+
+#[test]
+fn what_comes_up_during_a_backoff_waits_for_the_next() {
+    let mut table = Table::receiving();
+    let whole = |first, run| BlockRange { first, run, symbols: WHOLE };
+    table.sync_with(0, &[whole(0, 10)], |sync| {
+        sync.group_log2 = 10;
+        sync.feedback_window_ms = 100;
+    });
+    table.sent.clear();
+    table.symbols(0, 0..14, 14);
+    table.run(Duration::from_millis(1));
+    table.symbols(1, 0..13, 13);
+    let plan = |table: &mut Table| {
+        table.sync_with(0, &[whole(2, 8)], |sync| {
+            sync.group_log2 = 10;
+            sync.feedback_window_ms = 100;
+        });
+    };
+    for _ in 0..11 {
+        plan(&mut table);
+        table.run(Duration::from_millis(10));
+    }
+    let needs = table.needs();
+    assert_eq!(needs.len(), 1);
+    assert_eq!(needs[0].needs, [BlockRange::one(0, 2)]);
+    for _ in 0..30 {
+        plan(&mut table);
+        table.run(Duration::from_millis(10));
+    }
+    let needs = table.needs();
+    assert_eq!(needs[0].needs, [BlockRange::one(0, 2), BlockRange::one(1, 3)]);
+}
+
+#[test]
+fn symbols_that_come_together_are_taken_as_one_by_one() {
+    let layout = Layout::new(u64::from(BLOCKS) << 14, 14, 1024).unwrap();
+    let mut prng = Prng::new(3);
+    let (mut one, mut other) = (Table::receiving(), Table::receiving());
+    for step in 0..400 {
+        let block = u32::try_from(prng.below(u64::from(BLOCKS))).unwrap();
+        // Source symbols, symbols that no block has, or repair symbols.
+        let esi =
+            u32::try_from(prng.below(16) + if prng.chance(300_000) { 18 } else { 0 }).unwrap();
+        let head = DataHead {
+            block,
+            esi: EncodingSymbolId::new(esi).unwrap(),
+            turn: u8::try_from(step / 100).unwrap(),
+            stored_len: layout.block_len(block) - u32::from(prng.chance(20_000)),
+            still_to_come: u16::try_from(prng.below(20)).unwrap(),
+        };
+        let counter = 1_000 + 40 * step;
+        let header = Header { session: SESSION, stream: Stream::Image, counter };
+        let via = if prng.chance(100_000) { Via::Unicast } else { Via::Group };
+        let arrived = prng.bits() & prng.bits() & 0xfff;
+        let mut kept = 0;
+        for bit in (0..12).filter(|bit| arrived >> bit & 1 == 1) {
+            let header = Header { counter: counter + bit, ..header };
+            let Some(esi) = EncodingSymbolId::new(esi + u32::try_from(bit).unwrap()) else {
+                panic!()
+            };
+            let before = u16::try_from(bit).unwrap();
+            let head =
+                DataHead { esi, still_to_come: head.still_to_come.saturating_sub(before), ..head };
+            let verdict = one.session.handle_symbol(one.now, via, &header, &head, 1024);
+            kept |= u64::from(matches!(verdict, Verdict::Wanted | Verdict::Enough)) << bit;
+        }
+        let now = other.now;
+        assert_eq!(other.session.handle_symbols(now, via, &header, &head, 1024, arrived), kept);
+        one.drain();
+        other.drain();
+        assert_eq!(one.events, other.events, "step {step}");
+        // Blocks that are checked, and were incomplete or not what they should be, begin anew.
+        let checks = std::mem::take(&mut one.events);
+        other.events.clear();
+        for check in checks {
+            let Event::Check(block) = check else { continue };
+            let checked = if prng.chance(900_000) { Checked::TooFew } else { Checked::Corrupt };
+            one.checked(block, checked);
+            other.checked(block, checked);
+        }
+    }
+    assert_eq!(one.session.loss.report(), other.session.loss.report());
+    for table in [&mut one, &mut other] {
+        table.sent.clear();
+        table.sync(&[]);
+        table.run(Duration::from_millis(100));
+    }
+    let asked = |needs: Vec<Need>| needs.into_iter().flat_map(|it| it.needs).collect::<Vec<_>>();
+    assert_eq!(asked(one.needs()), asked(other.needs()));
 }
 
 #[test]
@@ -777,6 +896,27 @@ fn one_way_nothing_is_said_and_the_end_tells_what_is_lacking_once_all_is_judged(
     let failure = Failure::Lacking(Box::new(lack));
     assert_eq!(table.events.last(), Some(&Event::Finished(Outcome::Failed(failure))));
     assert!(table.sent.is_empty());
+}
+
+#[test]
+fn one_way_a_block_with_k_symbols_is_tried_at_the_end() {
+    let mut table = Table::new(|_| {});
+    table.offer_one_way(SESSION);
+    table.run(Duration::from_secs(1));
+    table.session.handle_joined(table.now);
+    table.symbol_of(Stream::Index, Via::Group, 0, 0, 0);
+    table.checked(BlockId::index(0), Checked::Whole);
+    table.run(Duration::from_secs(1));
+    table.session.handle_index(table.now, Some(&BitSet::new(BLOCKS)));
+    // 15 source symbols, two of padding, and a repair symbol; the last of its turn is lost.
+    for esi in (0..15).chain([18]) {
+        table.symbol_of(Stream::Image, Via::Group, 0, esi, 1);
+    }
+    let check = Event::Check(BlockId::image(0));
+    assert!(!table.events.contains(&check));
+    table.hear(Via::Group, Message::End(End { complete: true, text: "over".into() }));
+    table.run(Duration::from_millis(100));
+    assert!(table.events.contains(&check));
 }
 
 #[test]

@@ -16,6 +16,8 @@ use super::{Destination, Event, MemberState, Outcome, Session};
 #[derive(Debug, Default)]
 pub(super) struct Closing {
     farewell: Option<Farewell>,
+    /// Whose last words the group has not been told of yet.
+    heard: Vec<ReceiverId>,
 }
 
 #[derive(Debug)]
@@ -93,17 +95,29 @@ impl Session {
         }
         self.events.push_back(Event::Changed(id));
         self.note_listeners();
-        self.sync_soon();
         if self.slowness.detached() > 0 {
             self.review_slowness(now);
         }
     }
 
-    /// To the group, and to the receiver itself: it may not hear the group.
+    /// To the receiver itself at once, and to the group with the next SYNC: the one or the other
+    /// may not hear it, and thousands end within a second or two.
     pub(super) fn acknowledge(&mut self, id: ReceiverId, address: SocketAddr) {
         if let Some(ack) = DoneAck::of(&[id]) {
-            self.send(Destination::Group, Message::DoneAck(ack.clone()));
             self.send(Destination::Unicast(address), Message::DoneAck(ack));
+        }
+        self.closing.heard.push(id);
+        if self.state == SenderState::Closing || self.closing.heard.len() >= ACKNOWLEDGED_MAX {
+            self.acknowledge_to_group();
+        }
+    }
+
+    /// Tells the group of all whose last words have come.
+    pub(super) fn acknowledge_to_group(&mut self) {
+        let mut heard = std::mem::take(&mut self.closing.heard);
+        while let Some(ack) = DoneAck::of(&heard) {
+            heard.retain(|id| !ack.includes(*id));
+            self.send(Destination::Group, Message::DoneAck(ack));
         }
     }
 
@@ -152,6 +166,7 @@ impl Session {
         outcome: Outcome,
         complete: bool,
     ) {
+        self.acknowledge_to_group();
         self.state = SenderState::Closing;
         self.closing.farewell = Some(Farewell {
             message,
@@ -198,6 +213,8 @@ impl Session {
     }
 }
 
+/// As many as say DONE within a SYNC's time, and a list that a forger cannot make long.
+const ACKNOWLEDGED_MAX: usize = 256;
 /// Receivers that did not hear the end yet ask within so long.
 const LINGER: Duration = Duration::from_secs(10);
 /// When all are done, only lost acknowledgements can be asked for, and soon are.

@@ -105,44 +105,42 @@ impl RepairController {
 
     /// A receiver that joined at `joined_at` reported a deficit.
     pub(super) fn on_deficit(&mut self, block: u32, deficit: u32, joined_at: Instant) {
-        if let Some(window) = self.window_mut(block)
-            && joined_at <= window.began_at
-        {
-            let worst = window.deficits.entry(block).or_default();
-            *worst = deficit.max(*worst);
+        let Some(window) = self.window_mut(block) else { return };
+        if joined_at > window.began_at {
+            return;
+        }
+        let worst = window.deficits.entry(block).or_default();
+        *worst = deficit.max(*worst);
+        if let Some(repairs) = window.repairs_lacking() {
+            // What is still to come can only confirm it.
+            self.has_judged = true;
+            self.repairs = self.repairs.max(repairs.min(self.symbols_full / 2));
         }
     }
 
     /// Judges the windows whose reports are in: `settling` after their last symbol.
     pub(super) fn handle_timeout(&mut self, now: Instant, settling: Duration) {
         while let Some(window) = self.windows.front() {
-            let full = window.blocks == WINDOW_BLOCKS && window.pending_turns == 0;
-            let settled = window.last_sent_at.is_some_and(|at| now >= at + settling);
             let stale = window.repairs != self.repairs;
-            if stale {
-                self.drop_first();
-            } else if full && settled {
-                self.judge();
-                self.drop_first();
-            } else {
+            let full = window.blocks == WINDOW_BLOCKS;
+            let settled = window.last_sent_at.is_some_and(|at| now >= at + settling);
+            if window.pending_turns > 0 || !settled || !(full || stale) {
                 return;
+            }
+            let reported = u32::try_from(window.deficits.len()).unwrap_or(WINDOW_BLOCKS);
+            self.drop_first();
+            if !stale {
+                self.has_judged = true;
+                self.lower(reported);
             }
         }
     }
 
-    fn judge(&mut self) {
-        let Some(window) = self.windows.front() else { return };
-        self.has_judged = true;
-        let mut worst: Vec<u32> = window.deficits.values().copied().collect();
-        worst.sort_unstable();
-        let reported = u32::try_from(worst.len()).unwrap_or(WINDOW_BLOCKS);
-        let percent = reported * 100 / WINDOW_BLOCKS;
-        if percent > 60 {
-            let median = worst.get(worst.len() / 2).copied().unwrap_or(1);
-            self.repairs = (self.repairs + median.max(1)).min(self.symbols_full / 2);
-        } else if reported == 0 {
+    /// Deficits of so many blocks of a window were reported.
+    fn lower(&mut self, reported: u32) {
+        if reported == 0 {
             self.repairs -= (self.repairs / 8).max(1).min(self.repairs);
-        } else if percent < 25 {
+        } else if reported * 100 / WINDOW_BLOCKS < 25 {
             self.repairs = self.repairs.saturating_sub(1);
         }
     }
@@ -170,6 +168,18 @@ impl Window {
             last_sent_at: None,
             pending_turns: 0,
         }
+    }
+
+    /// What r should have been, if deficits of so many blocks were reported that it was too low: as
+    /// much higher as half of these took.
+    fn repairs_lacking(&self) -> Option<u32> {
+        let reported = u32::try_from(self.deficits.len()).unwrap_or(WINDOW_BLOCKS);
+        if reported * 100 / WINDOW_BLOCKS <= 60 {
+            return None;
+        }
+        let mut worst: Vec<u32> = self.deficits.values().copied().collect();
+        worst.sort_unstable();
+        Some(self.repairs + worst.get(worst.len() / 2).copied().unwrap_or(1).max(1))
     }
 }
 
@@ -215,6 +225,23 @@ mod tests {
             window(&mut controller, &mut now, &[]);
         }
         assert_eq!(controller.repairs_for(745), 0);
+    }
+
+    #[test]
+    fn most_of_a_window_is_enough_to_raise_r_and_what_follows_raises_it_further() {
+        let (mut controller, now) = (RepairController::new(745), start());
+        (0..20).for_each(|block| controller.on_turn(block, now));
+        (0..19).for_each(|block| controller.on_deficit(block, 4, now));
+        assert_eq!(controller.repairs_for(745), 0, "59 %");
+        controller.on_deficit(19, 4, now);
+        assert_eq!(controller.repairs_for(745), 4);
+        (20..40).for_each(|block| controller.on_turn(block, now));
+        (0..20).for_each(|block| controller.on_deficit(block, 9, now));
+        assert_eq!(controller.repairs_for(745), 9, "they were sent without any");
+        (20..40).for_each(|block| controller.on_deficit(block, 2, now));
+        assert_eq!(controller.repairs_for(745), 9, "these with four, and six would have done");
+        (20..40).for_each(|block| controller.on_deficit(block, 8, now));
+        assert_eq!(controller.repairs_for(745), 12);
     }
 
     #[test]

@@ -49,9 +49,16 @@ pub struct Burst {
     turn_count: u8,
     stored_len: u32,
     still_to_come: u32,
+    sources: u32,
 }
 
 impl Burst {
+    /// Whether these are source symbols, not repair symbols.
+    #[must_use]
+    pub const fn is_of_sources(&self) -> bool {
+        self.first_esi < self.sources
+    }
+
     /// What stands before the symbol at `position`, which is below `count`.
     #[must_use]
     pub fn head(&self, position: u32) -> Option<DataHead> {
@@ -281,8 +288,11 @@ impl Session {
 
     fn finish_turn(&mut self, now: Instant, turn: TurnId) {
         self.events.push_back(Event::TurnOver(turn));
-        // When the last turn is handed out the group is told at once that nothing follows.
-        self.sync_soon();
+        // When the last turn is handed out the group is told at once that nothing follows; before
+        // that each turn's last symbol says so of its block.
+        if self.turns.is_empty() {
+            self.sync_soon();
+        }
         self.settle(now);
     }
 }
@@ -304,6 +314,7 @@ const fn make_burst(
         turn_count: turn.plan.count,
         stored_len: turn.plan.stored_len,
         still_to_come: turn.total() - turn.sent - 1,
+        sources: turn.plan.sources,
     }
 }
 

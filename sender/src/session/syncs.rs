@@ -81,6 +81,8 @@ impl Session {
             return self.announce_at;
         }
         let wait = match (self.syncs.soon, self.state) {
+            // Thousands join within seconds, each of whom WELCOME tells the same.
+            (true, SenderState::Gathering) => SYNC_INTERVAL_SENDING,
             (true, _) => self.clock.grtt().clamp(GRTT_MIN, SYNC_INTERVAL_SENDING),
             (false, SenderState::Sending) => SYNC_INTERVAL_SENDING,
             (false, _) => self.syncs.interval,
@@ -99,6 +101,7 @@ impl Session {
         }
         self.syncs.soon = false;
         self.governor.on_told(self.group_datagrams);
+        self.acknowledge_to_group();
         if !self.index.is_idle() || self.turns.has_stream(Stream::Index) {
             self.syncs.index_busy_until = now + INDEX_SYNCS_FOR;
         }

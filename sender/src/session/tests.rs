@@ -511,6 +511,23 @@ fn done_is_acknowledged_by_both_ways_and_ends_the_session() {
 }
 
 #[test]
+fn the_group_is_told_with_the_next_sync_of_all_who_are_done() {
+    let mut table = Table::new(|config| config.receivers_min = 4);
+    let nodes: Vec<Node> = (1..=4).map(|number| table.join(number)).collect();
+    table.run(LONG);
+    table.sent.clear();
+    nodes[..3].iter().for_each(|node| table.finish(*node, IMAGE));
+    table.run(Duration::from_millis(600));
+    let to_group = table.sent.iter().filter_map(|(to, message)| match message {
+        Message::DoneAck(ack) if *to == Destination::Group => Some(ack),
+        _ => None,
+    });
+    let told: Vec<_> = to_group.collect();
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert!(nodes[..3].iter().all(|node| told[0].includes(node.id)));
+}
+
+#[test]
 fn a_receiver_with_another_image_is_not_done() {
     let mut table = Table::new(|_| {});
     let node = table.join(1);

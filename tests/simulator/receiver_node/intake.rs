@@ -10,7 +10,7 @@ use std::{collections::VecDeque, mem, net::SocketAddr, rc::Rc, time::Duration};
 
 use imgcast_common::{
     id::SessionId,
-    wire::{Data, Header, Message, Role},
+    wire::{Header, Message, Role},
 };
 use imgcast_receiver::{pace::Pace, session::Via};
 
@@ -75,8 +75,16 @@ pub(crate) struct Arrival {
 /// A datagram, or a run of symbols that the kernel joins.
 #[derive(Debug)]
 pub(crate) enum What {
-    Datagram { datagram: Rc<[u8]>, from: SocketAddr },
-    Run { run: Rc<SymbolRun>, session: SessionId, lost: Vec<bool> },
+    Datagram {
+        datagram: Rc<[u8]>,
+        from: SocketAddr,
+    },
+    /// With a bit for each symbol that came.
+    Run {
+        run: Rc<SymbolRun>,
+        session: SessionId,
+        arrived: u64,
+    },
 }
 
 #[derive(Debug)]
@@ -166,16 +174,16 @@ impl ReceiverNode {
         socket.filter(|_| self.intake.is_some())
     }
 
-    /// A run of symbols without octets arrives, those excepted that are lost.
+    /// A run of symbols without octets arrives, those of them whose bit is set.
     pub(crate) fn deliver_run(
         &mut self,
         around: &mut Surroundings,
         via: Via,
         run: &SymbolRun,
         session: SessionId,
-        is_lost: impl FnMut(usize) -> bool,
+        arrived: u64,
     ) {
-        self.take_run(around, via, run, session, is_lost);
+        self.take_run(around, via, run, session, arrived);
         self.drain(around);
     }
 
@@ -185,17 +193,17 @@ impl ReceiverNode {
         via: Via,
         run: &SymbolRun,
         session: SessionId,
-        mut is_lost: impl FnMut(usize) -> bool,
+        arrived: u64,
     ) {
-        let empty = vec![0; self.store.as_ref().map_or(0, |it| it.layout.symbol_size().into())];
-        for position in 0..run.burst.count {
-            if !is_lost(position as usize)
-                && let Some(head) = run.burst.head(position)
-            {
-                let counter = run.first_counter + u64::from(position);
-                let header = Header { session, stream: run.burst.block.stream, counter };
-                self.take_symbol(around, via, &header, &Data { head, symbol: &empty });
-            }
+        let Some(head) = run.burst.head(0) else { return };
+        let (now, block) = (around.instant(), run.burst.block);
+        let header = Header { session, stream: block.stream, counter: run.first_counter };
+        let octets = self.store.as_ref().map_or(0, |it| it.layout.symbol_size().into());
+        let kept = self.session.handle_symbols(now, via, &header, &head, octets, arrived);
+        if let Some(store) = self.store.as_mut().filter(|_| kept != 0) {
+            store.count(block, &head, kept.count_ones());
+        } else if kept != 0 {
+            around.safety(format!("{block} wanted before a session was chosen"));
         }
     }
 
@@ -249,8 +257,8 @@ impl ReceiverNode {
                         self.take(around, via, from, &header, &message);
                     }
                 }
-                What::Run { run, session, lost } => {
-                    self.take_run(around, via, &run, session, |position| lost[position]);
+                What::Run { run, session, arrived } => {
+                    self.take_run(around, via, &run, session, arrived);
                 }
             }
         }
@@ -281,17 +289,17 @@ impl ReceiverNode {
     }
 }
 
-/// A run of symbols, as far as it is not lost.
+/// A run of symbols, as far as it has arrived.
 pub(crate) fn run_arrival(
     run: &Rc<SymbolRun>,
     session: SessionId,
     symbol_octets: usize,
-    lost: Vec<bool>,
+    arrived: u64,
 ) -> Arrival {
-    let datagrams = lost.iter().filter(|lost| !**lost).count();
-    let octets = datagrams * (symbol_octets + DATA_OCTETS);
-    let what = What::Run { run: Rc::clone(run), session, lost };
-    Arrival { what, datagrams: datagrams as u64, octets }
+    let datagrams = arrived.count_ones();
+    let octets = datagrams as usize * (symbol_octets + DATA_OCTETS);
+    let what = What::Run { run: Rc::clone(run), session, arrived };
+    Arrival { what, datagrams: datagrams.into(), octets }
 }
 
 fn octets(arrivals: &[Arrival]) -> usize {

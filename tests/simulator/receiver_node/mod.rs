@@ -24,7 +24,7 @@ use intake::Intake;
 pub(crate) use intake::{Arrival, Socket, What, run_arrival};
 
 use crate::{
-    attach::{Alarm, Outgoing, Surroundings, receiver_address},
+    attach::{Alarm, Outgoing, Surroundings, WAKES_AT_ONCE_MAX, receiver_address},
     checker::NeedBudget,
     config::ReceiverConfig,
     image::Image,
@@ -159,16 +159,6 @@ impl ReceiverNode {
         if !self.is_up() || !self.alarm.rings(around.now) {
             return;
         }
-        if self.alarm.is_busy_loop() {
-            let status = self.session.status(around.instant());
-            around.safety(format!("receiver {} spins: {status:?}", self.number));
-            self.crashed = true;
-            return;
-        }
-        let now = around.instant();
-        if self.session.poll_timeout().is_some_and(|at| at <= now) {
-            self.session.handle_timeout(now);
-        }
         self.drain(around);
     }
 
@@ -268,18 +258,27 @@ impl ReceiverNode {
 
     /// Sends and does what the session wants, and sets the alarm.
     pub(crate) fn drain(&mut self, around: &mut Surroundings) {
-        while let Some(transmit) = self.session.poll_transmit() {
-            self.send(around, &transmit);
+        for _ in 0..=WAKES_AT_ONCE_MAX {
+            while let Some(transmit) = self.session.poll_transmit() {
+                self.send(around, &transmit);
+            }
+            while let Some(event) = self.session.poll_event() {
+                around.note(self.number as u64, || format!("receiver {} {event:?}", self.number));
+                self.obey(around, event);
+            }
+            self.check_memory(around);
+            let (now, deadline) = (around.instant(), self.session.poll_timeout());
+            if !self.is_up() || deadline.is_none_or(|at| at > now) {
+                if self.is_up() {
+                    self.alarm.set(around, deadline, Happening::WakeReceiver(self.number));
+                }
+                return;
+            }
+            self.session.handle_timeout(now);
         }
-        while let Some(event) = self.session.poll_event() {
-            around.note(self.number as u64, || format!("receiver {} {event:?}", self.number));
-            self.obey(around, event);
-        }
-        self.check_memory(around);
-        if self.is_up() {
-            let deadline = self.session.poll_timeout();
-            self.alarm.set(around, deadline, Happening::WakeReceiver(self.number));
-        }
+        let status = self.session.status(around.instant());
+        around.safety(format!("receiver {} spins: {status:?}", self.number));
+        self.crashed = true;
     }
 
     fn send(&mut self, around: &mut Surroundings, transmit: &Transmit) {
@@ -332,7 +331,10 @@ impl ReceiverNode {
             }
             Event::Notice(Notice::Polluted(..)) => self.polluted += 1,
             Event::Notice(_) => {}
-            Event::Finished(outcome) => self.outcome = Some((outcome, around.now)),
+            Event::Finished(outcome) => {
+                self.outcome = Some((outcome, around.now));
+                around.audience_changed = true;
+            }
         }
     }
 
@@ -354,6 +356,7 @@ impl ReceiverNode {
             None => self.store = Some(Store::new(around.fidelity, announce.layout)),
         }
         self.group = Some(announce.data_group);
+        around.audience_changed = true;
         self.welcomed = false;
         self.heard_end = false;
         self.offer = Some(Rc::new(offer));

@@ -97,7 +97,7 @@ impl ReceiverNode {
         let mut index = store.finish_index(&announce.index_hash, announce.image, &truth.index);
         if index.is_none() && around.has(PlantedBug::IndexCheckSkipped) {
             around.safety(format!("receiver {} believes a wrong index", self.number));
-            index = Some(Rc::new(truth.index.clone()));
+            index = Some(Rc::clone(&truth.index));
         }
         store.index.clone_from(&index);
         let now = around.instant();

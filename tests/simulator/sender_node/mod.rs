@@ -338,9 +338,10 @@ impl SenderNode {
                 self.unicast_counter += u64::from(burst.count);
                 (UNICAST | self.unicast_counter) + 1 - u64::from(burst.count)
             };
-            let run = SymbolRun { sender: self.number, burst, first_counter, lost: Vec::new() };
+            let sender = self.number;
+            let run = SymbolRun { sender, burst, first_counter, lost: 0, racks_lost: Vec::new() };
             around.note(first_counter, || format!("sender {} {burst:?}", self.number));
-            around.outbox.push(Outgoing::Run { run: Rc::new(run) });
+            around.outbox.push(Outgoing::Run { run });
             return;
         }
         let layout = self.image.layout_of(burst.block.stream);
@@ -383,12 +384,11 @@ impl SenderNode {
     }
 
     fn end_too_early(&mut self, around: &mut Surroundings) {
+        if !around.has(PlantedBug::EndTooEarly) || self.early_end {
+            return;
+        }
         let status = self.session.status();
-        if around.has(PlantedBug::EndTooEarly)
-            && !self.early_end
-            && status.done > 0
-            && status.active > 0
-        {
+        if status.done > 0 && status.active > 0 {
             self.early_end = true;
             let end = Message::End(End { complete: true, text: "all have it".into() });
             self.send(around, Destination::Group, Stream::Image, &end, 0);

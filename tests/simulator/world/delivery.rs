@@ -56,14 +56,14 @@ impl World {
         for number in to {
             let node = &mut self.receivers[*number as usize];
             if node.is_up() {
+                let rack = self.network.rack_of(node.host);
                 let link = &mut self.network.hosts[node.host].down;
-                let is_lost = |position: usize| link.loses(now) || run.loses(position);
+                let arrived = run.left(rack) & !link.loses_of(now, run.burst.count);
                 if let Some(socket) = node.socket(via) {
-                    let lost = (0..run.burst.count as usize).map(is_lost).collect();
-                    let arrival = run_arrival(run, session, symbol_octets, lost);
+                    let arrival = run_arrival(run, session, symbol_octets, arrived);
                     node.arrive(&mut self.around, socket, arrival);
-                } else {
-                    node.deliver_run(&mut self.around, via, run, session, is_lost);
+                } else if arrived != 0 {
+                    node.deliver_run(&mut self.around, via, run, session, arrived);
                 }
             }
         }
@@ -116,9 +116,14 @@ impl World {
         if multicast && self.network.shared_loses(now) {
             return;
         }
+        let racks_lost = if multicast { self.network.racks_lose(now) } else { Vec::new() };
         let mut unaltered: Vec<(Duration, u32)> = Vec::new();
-        for number in self.reached(sender, to) {
-            let link = &mut self.network.hosts[self.receivers[number as usize].host].down;
+        for number in self.reached(sender, to).iter().copied() {
+            let host = self.receivers[number as usize].host;
+            if racks_lost.get(self.network.rack_of(host)) == Some(&true) {
+                continue;
+            }
+            let link = &mut self.network.hosts[host].down;
             for copy in link.pass(at, &datagram, multicast).into_iter().flatten() {
                 let Copy { at, altered } = copy;
                 let Some(altered) = altered else {
@@ -129,7 +134,7 @@ impl World {
                     datagram: altered.datagram,
                     from,
                     via,
-                    to: vec![number],
+                    to: Rc::new([number]),
                     altered: !altered.forged,
                 };
                 self.around.queue.push(at, happening);
@@ -144,39 +149,52 @@ impl World {
         }
     }
 
-    fn send_run(&mut self, run: Rc<SymbolRun>) {
+    fn send_run(&mut self, mut run: SymbolRun) {
         let now = self.around.now;
         let symbol_size = usize::from(self.senders[run.sender].image.layout.symbol_size());
         let count = u64::from(run.burst.count);
         let left = self.network.leave(now, run.sender, count, symbol_size + DATA_OCTETS);
         let Some(at) = left else { return };
         let (via, multicast) = via(run.burst.to);
-        let lost = (0..count).map(|_| multicast && self.network.shared_loses(now)).collect();
+        if multicast {
+            (run.lost, run.racks_lost) = self.network.shared_loses_of(now, run.burst.count);
+        }
+        let reached = self.reached(run.sender, run.burst.to);
+        let run = Rc::new(run);
+        if let Some(delay) = self.network.delay_of_all() {
+            self.around.queue.push(at + delay, Happening::Run { run, via, to: reached });
+            return;
+        }
         let mut by_delay: BTreeMap<Duration, Vec<u32>> = BTreeMap::new();
-        for number in self.reached(run.sender, run.burst.to) {
+        for number in reached.iter().copied() {
             let link = &self.network.hosts[self.receivers[number as usize].host].down;
             if !link.is_cut(at, multicast) {
                 by_delay.entry(link.delay()).or_default().push(number);
             }
         }
-        let SymbolRun { sender, burst, first_counter, .. } = *run;
-        let run = Rc::new(SymbolRun { sender, burst, first_counter, lost });
         for (delay, to) in by_delay {
-            self.around.queue.push(at + delay, Happening::Run { run: Rc::clone(&run), via, to });
+            let (run, to) = (Rc::clone(&run), to.into());
+            self.around.queue.push(at + delay, Happening::Run { run, via, to });
         }
     }
 
     /// Receivers that a sender's datagram is on its way to.
-    fn reached(&self, sender: usize, to: Destination) -> Vec<u32> {
-        let group = self.senders[sender].group;
+    fn reached(&mut self, sender: usize, to: Destination) -> Rc<[u32]> {
         if let Destination::Unicast(address) = to {
             let known = self.by_address.get(&address).copied();
             return known.and_then(|it| u32::try_from(it).ok()).into_iter().collect();
         }
-        let listens = |node: &ReceiverNode| {
-            node.is_up() && (to == Destination::Rendezvous || node.group == Some(group))
-        };
-        (0..).zip(&self.receivers).filter(|(_, node)| listens(node)).map(|(it, _)| it).collect()
+        if std::mem::take(&mut self.around.audience_changed) {
+            self.audiences.clear();
+        }
+        let group = Some(self.senders[sender].group).filter(|_| to != Destination::Rendezvous);
+        let audience = self.audiences.entry(group).or_insert_with(|| {
+            let listens =
+                |node: &ReceiverNode| node.is_up() && (group.is_none() || node.group == group);
+            let numbered = (0..).zip(&self.receivers);
+            numbered.filter(|(_, node)| listens(node)).map(|(it, _)| it).collect()
+        });
+        Rc::clone(audience)
     }
 
     fn send_from_receiver(&mut self, receiver: usize, to: SocketAddr, datagram: &Rc<[u8]>) {

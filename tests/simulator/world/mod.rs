@@ -28,6 +28,10 @@ pub struct World {
     pub(crate) senders: Vec<SenderNode>,
     pub(crate) receivers: Vec<ReceiverNode>,
     by_address: BTreeMap<SocketAddr, usize>,
+    /// Who listens to each group, and to the rendezvous group.
+    audiences: BTreeMap<Option<SocketAddr>, Rc<[u32]>>,
+    /// How long the images would take without any trouble.
+    ideal: Duration,
     /// What happens when the first sender has come so far, the latest first.
     at_progress: Vec<(u32, Happening)>,
     /// Starts that are still to come.
@@ -51,6 +55,8 @@ impl World {
             senders: Vec::new(),
             receivers: Vec::new(),
             by_address: BTreeMap::new(),
+            audiences: BTreeMap::new(),
+            ideal: config.ideal(),
             at_progress: Vec::new(),
             starts_pending: 0,
             last_fault_at: config.last_window_end(),
@@ -175,6 +181,7 @@ impl World {
         node.drain(&mut self.around);
         self.by_address.insert(node.address, number);
         self.receivers.push(node);
+        self.around.audience_changed = true;
         self.note_fault();
     }
 
@@ -194,6 +201,7 @@ impl World {
         let up = self.receivers.iter_mut().rfind(|node| node.host == host && node.is_up());
         let Some(node) = up else { return };
         node.crashed = true;
+        self.around.audience_changed = true;
         if let Some(after) = self.config.receivers[host].restart_after {
             self.starts_pending += 1;
             self.around.after(after, Happening::StartReceiver { config: host });
@@ -249,6 +257,7 @@ impl World {
         let octets =
             u64::from(layout.symbol_size()) * (counts.group_symbols - counts.index_symbols);
         let outcome = |node: &SenderNode| node.outcome.clone().map(|(outcome, _)| outcome);
+        let detached = self.senders.first().map(|it| self.hosts(&it.detached)).unwrap_or_default();
         Report {
             seed: self.config.seed,
             done_at: self.receivers.iter().filter_map(|it| it.flushed_at).max().unwrap_or_default(),
@@ -260,12 +269,15 @@ impl World {
             unicast_symbols: counts.unicast_symbols,
             overhead_ppm: octets * 1_000_000 / layout.bytes(),
             needs: counts.needs,
+            asked: self.around.checker.asked,
+            grtts: self.around.checker.grtts,
+            last_source_at: self.around.checker.last_source_at,
             reports: counts.reports,
             from_receivers: counts.from_receivers,
             syncs: counts.syncs,
             blocks: layout.blocks(),
             rates: self.senders.first().map(|it| it.rates.clone()).unwrap_or_default(),
-            detached: self.senders.first().map(|it| self.hosts(&it.detached)).unwrap_or_default(),
+            detached,
             drops: self.receivers.iter().map(|it| it.drops.clone()).collect(),
             happenings: self.happenings,
             trace_hash: self.around.trace.hash,
@@ -279,24 +291,6 @@ impl World {
         let host = |address| self.by_address.get(address).map(|it| self.receivers[*it].host);
         let noted = noted.iter().filter_map(|(at, who, what)| Some((*at, host(who)?, *what)));
         noted.collect()
-    }
-
-    /// Octets of the image, over what the slowest part of the world carries.
-    pub(crate) fn ideal(&self) -> Duration {
-        let config = &self.config;
-        let mut rate = config.uplink_bits_per_second;
-        for sender in &config.senders {
-            rate = rate.min(sender.link_bits_per_second.unwrap_or(u64::MAX)).min(sender.rate_max);
-        }
-        let mut deaf = 0;
-        for receiver in &config.receivers {
-            rate = rate.min(receiver.down.bits_per_second.unwrap_or(u64::MAX));
-            let intake = receiver.intake.map_or(u64::MAX, |it| it.bytes_per_second);
-            rate = rate.min(intake.min(receiver.disk.bytes_per_second).saturating_mul(8));
-            deaf += u32::from(!receiver.down.multicast_cuts.is_empty());
-        }
-        let octets: u64 = config.images.iter().map(|image| image.bytes).sum();
-        Duration::from_nanos(octets * 8 * 1_000_000_000 / rate.max(1)) * deaf.max(1)
     }
 
     /// Whether nothing is to be expected of real octets.

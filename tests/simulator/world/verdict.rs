@@ -44,7 +44,7 @@ impl World {
     /// Whether somebody should have finished by now; says who.
     pub(super) fn is_too_late(&mut self) -> bool {
         let now = self.around.now;
-        let due = self.last_fault_at + 3 * self.ideal() + PATIENCE;
+        let due = self.last_fault_at + 3 * self.ideal + PATIENCE;
         if now <= due {
             return false;
         }
@@ -175,6 +175,23 @@ impl World {
 }
 
 impl WorldConfig {
+    /// Octets of the image, over what the slowest part of the world carries.
+    pub(crate) fn ideal(&self) -> Duration {
+        let mut rate = self.uplink_bits_per_second;
+        for sender in &self.senders {
+            rate = rate.min(sender.link_bits_per_second.unwrap_or(u64::MAX)).min(sender.rate_max);
+        }
+        let mut deaf = 0;
+        for receiver in &self.receivers {
+            rate = rate.min(receiver.down.bits_per_second.unwrap_or(u64::MAX));
+            let intake = receiver.intake.map_or(u64::MAX, |it| it.bytes_per_second);
+            rate = rate.min(intake.min(receiver.disk.bytes_per_second).saturating_mul(8));
+            deaf += u32::from(!receiver.down.multicast_cuts.is_empty());
+        }
+        let octets: u64 = self.images.iter().map(|image| image.bytes).sum();
+        Duration::from_nanos(octets * 8 * 1_000_000_000 / rate.max(1)) * deaf.max(1)
+    }
+
     /// The end of the last disturbance that is known from the start.
     pub(crate) fn last_window_end(&self) -> Duration {
         let windows = self.receivers.iter().flat_map(|it| {
