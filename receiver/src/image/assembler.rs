@@ -23,15 +23,10 @@ impl Assembler {
         Self { blocks: BTreeMap::new(), spare: Vec::new(), spare_max }
     }
 
-    /// Has memory ready for blocks of so many octets, touched already: the kernel clears each page
-    /// when it is first written to, and would do so while symbols arrive.
-    pub fn prepare(&mut self, block_octets: usize, blocks: usize) {
-        if !self.blocks.is_empty() {
-            // In another session there is memory of the last one.
-            return;
-        }
-        let missing = blocks.min(self.spare_max).saturating_sub(self.spare.len());
-        self.spare.extend((0..missing).map(|_| vec![TOUCHED; block_octets]));
+    /// How many more buffers it takes until so many blocks can be begun without new memory.
+    #[must_use]
+    pub fn buffers_missing(&self, blocks: usize) -> usize {
+        blocks.min(self.spare_max).saturating_sub(self.blocks.len() + self.spare.len())
     }
 
     /// Takes a symbol in; the first one of a block opens it. A symbol for another shape than its
@@ -111,9 +106,6 @@ impl Assembler {
     }
 }
 
-/// Anything but zero, of which the kernel would promise pages and make none.
-const TOUCHED: u8 = 1;
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -176,16 +168,17 @@ mod tests {
     }
 
     #[test]
-    fn prepared_memory_is_used_and_has_its_limit() {
+    fn memory_that_is_handed_in_is_used_and_no_more_is_missing_than_may_be_kept() {
         let mut assembler = Assembler::new(2);
-        assembler.prepare(640, 9);
-        let memory: Vec<_> = assembler.spare.iter().map(|buffer| buffer.as_ptr()).collect();
-        assert_eq!(memory.len(), 2);
-        assembler.prepare(640, 1);
-        assert_eq!(assembler.spare.len(), 2);
+        assert_eq!((assembler.buffers_missing(9), assembler.buffers_missing(1)), (2, 1));
+        let buffer = vec![1; 640];
+        let memory = buffer.as_ptr();
+        assembler.recycle(buffer);
+        assert_eq!((assembler.buffers_missing(9), assembler.buffers_missing(1)), (1, 0));
         assembler.insert(BlockId::image(0), &shape(), esi(0), &[0; 64]);
+        assert_eq!(assembler.buffers_missing(9), 1, "the block has it");
         let buffer = assembler.take(BlockId::image(0)).unwrap().into_buffer();
-        assert_eq!(buffer.as_ptr(), memory[1]);
+        assert_eq!(buffer.as_ptr(), memory);
     }
 
     #[test]

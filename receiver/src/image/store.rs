@@ -49,6 +49,8 @@ pub struct Store {
 /// What a thread has done; to be handed to [`Store::take_in`].
 #[derive(Debug)]
 pub enum Work {
+    /// Memory for a block is there.
+    Touched(Vec<u8>),
     /// A block was decoded and compared with the index.
     Checked(BlockId, Checked),
     /// Zero blocks were compared with the index.
@@ -134,7 +136,8 @@ impl Store {
         let blocks = PREPARED_BYTES.min(room) / octets;
         let blocks = blocks.min(u64::from(layout.blocks()));
         if let (Ok(octets), Ok(blocks)) = (usize::try_from(octets), usize::try_from(blocks)) {
-            self.assembler.prepare(octets, blocks);
+            let (missing, deliver) = (self.assembler.buffers_missing(blocks), self.deliver.clone());
+            self.workbench.touch(missing, octets, move |buffer| deliver(Work::Touched(buffer)));
         }
         Ok(())
     }
@@ -209,9 +212,14 @@ impl Store {
         })
     }
 
-    /// Takes in what a thread has done, and sends it on its way.
+    /// Takes in what a thread has done, and sends it on its way. `None` if nothing came of it that
+    /// concerns a block.
     pub fn take_in(&mut self, work: Work) -> Option<Progress> {
         Some(match work {
+            Work::Touched(buffer) => {
+                self.assembler.recycle(buffer);
+                return None;
+            }
             Work::Checked(block, checked) => self.checked(block, checked),
             Work::Zeroes(batch) => {
                 for run in batch.matching.chunk_by(|one, next| one + 1 == *next) {
@@ -306,6 +314,6 @@ impl Store {
 
 /// The first write of a few pages, and the first flush, say nothing about the thousandth block.
 const KNOWN_BLOCKS_MIN: u32 = 16;
-/// Made ready before the first symbol: by the time that so much has arrived, blocks are written
+/// Made ready before the first symbols: by the time that so much has arrived, blocks are written
 /// and their memory comes back.
 const PREPARED_BYTES: u64 = 32 << 20;
