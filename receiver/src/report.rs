@@ -24,8 +24,8 @@ pub(crate) struct Report {
     began_at: Instant,
     /// What is being done or waited for, and since when.
     topic: (&'static str, Instant),
-    receiving_since: Option<Instant>,
-    block_bytes: u64,
+    /// Since when, and how many octets had been fetched by then.
+    receiving_since: Option<(Instant, u64)>,
     /// Blocks that nobody sends: they are there at once and say nothing of the rate.
     zero_blocks: u32,
 }
@@ -46,7 +46,6 @@ impl Report {
             began_at: now,
             topic: ("", now),
             receiving_since: None,
-            block_bytes: 0,
             zero_blocks: 0,
         }
     }
@@ -61,7 +60,6 @@ impl Report {
 
     pub(crate) fn chosen(&mut self, offer: &Offer) {
         let (name, layout) = (&offer.announce.name, offer.announce.layout);
-        self.block_bytes = layout.block_size();
         let (size, sender) = (ByteSize(layout.bytes()), offer.sender.ip());
         if offer.announce.one_way {
             let (image, passes) = (offer.announce.image, offer.announce.receivers_expected);
@@ -146,13 +144,14 @@ impl Report {
     }
 
     fn receiving(&mut self, now: Instant, status: &Status) -> String {
-        let since = *self.receiving_since.get_or_insert(now);
+        let begun = self.receiving_since.get_or_insert((now, status.fetched_bytes));
+        let (since, fetched_before) = *begun;
         let elapsed = now.saturating_duration_since(since);
         let share = |done: u32, all: u32| f64::from(done) / f64::from(all.max(1));
         let percent = share(status.verified_blocks, status.blocks) * 100.0;
         let fetched = status.verified_blocks.saturating_sub(self.zero_blocks);
         let to_fetch = status.blocks.saturating_sub(self.zero_blocks);
-        let bits = f64::from(fetched) * self.block_bytes as f64 * 8.0;
+        let bits = status.fetched_bytes.saturating_sub(fetched_before) as f64 * 8.0;
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "for people")]
         let rate = BitRate((bits / elapsed.as_secs_f64().max(0.2)) as u64);
         let left = time_left(share(fetched, to_fetch), elapsed);
@@ -280,7 +279,6 @@ mod tests {
             began_at: now(),
             topic: ("", now()),
             receiving_since: None,
-            block_bytes: 1_000_000,
             zero_blocks: 0,
         }
     }
@@ -290,6 +288,7 @@ mod tests {
             stage,
             verified_blocks: 0,
             blocks: 100,
+            fetched_bytes: 0,
             network_loss: 0.0,
             receivers: (1, 1),
             start_in_ms: None,
@@ -307,7 +306,10 @@ mod tests {
         let mut status = Status { verified_blocks: 60, ..status(Stage::Receiving) };
         let begin = report.began_at;
         assert_eq!(report.told(begin, &status).1, " 60 %  0 bit/s, loss 0.0 %");
-        status.verified_blocks = 70;
+        status.fetched_bytes = 1_000_000;
+        let text = report.told(begin + Duration::from_secs(1), &status).1;
+        assert_eq!(text, " 60 %  8.0 Mbit/s, loss 0.0 %", "no block is whole yet");
+        (status.verified_blocks, status.fetched_bytes) = (70, 10_000_000);
         let text = report.told(begin + Duration::from_secs(10), &status).1;
         assert_eq!(text, " 70 %  8.0 Mbit/s, 30s left, loss 0.0 %");
     }

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 use clap::builder::BoolishValueParser;
 use clap::{Parser, Subcommand, ValueEnum};
-use imgcast_common::units::{BitRate, Seconds};
+use imgcast_common::units::{BitRate, Seconds, UnitError};
 use imgcast_common::wire::Name;
 use tracing_subscriber::filter::Targets;
 
@@ -120,7 +120,7 @@ pub struct SendArgs {
     /// 900M, 2.5G. Sending starts at this rate and adapts below it. Without it,
     /// the speed of the interface is the limit.
     #[arg(long, value_name = "RATE", env = "IMGCAST_MAX_BITRATE", hide_env_values = true)]
-    #[arg(help_heading = NETWORK)]
+    #[arg(value_parser = bitrate, help_heading = NETWORK)]
     pub max_bitrate: Option<BitRate>,
 
     /// What to do about receivers that are far slower than all others
@@ -211,7 +211,7 @@ pub enum Switch {
 pub enum Slow {
     /// Nobody waits for them: they get the rest when the others are done
     Detach,
-    /// The others go at their pace
+    /// The others go at their pace; of more than 20 receivers, one in twenty have to be slow
     Wait,
     /// They are sent away, and exit with 5
     Drop,
@@ -222,6 +222,20 @@ fn name(text: &str) -> Result<Name, String> {
     Name::new(text).ok_or_else(|| allowed.to_owned())
 }
 
+/// A rate with which an image arrives within somebody's lifetime.
+fn bitrate(text: &str) -> Result<BitRate, String> {
+    let rate: BitRate = text.parse().map_err(|error: UnitError| error.to_string())?;
+    if rate.0 < BITRATE_MIN {
+        return Err(format!(
+            "that is {rate}, and at least {} are needed; is a unit missing, as in 20M?",
+            BitRate(BITRATE_MIN)
+        ));
+    }
+    Ok(rate)
+}
+
+/// Five datagrams a second.
+const BITRATE_MIN: u64 = 64_000;
 const START: &str = "When to start";
 const ONE_WAY: &str = "Without a way back";
 const NETWORK: &str = "Network";
@@ -347,6 +361,7 @@ mod tests {
             "--min-receivers=16385",
             "--min-wait=soon",
             "--max-bitrate=0",
+            "--max-bitrate=20",
             "--ttl=0",
             "--ttl=256",
             "--portbase=0",

@@ -178,8 +178,11 @@ fn one_way(args: &SendArgs) -> Result<Option<OneWay>, Error> {
             None => Ok(None),
         };
     }
-    let waits =
-        [("--min-receivers", args.min_receivers > 1), ("--max-wait", args.max_wait.is_some())];
+    let waits = [
+        ("--min-receivers", args.min_receivers > 1),
+        ("--max-wait", args.max_wait.is_some()),
+        ("--slow-receivers", args.slow_receivers != Slow::Detach),
+    ];
     if let Some((option, _)) = waits.into_iter().find(|(_, is_given)| *is_given) {
         return Err(Error::OneWayWaits { option });
     }

@@ -76,6 +76,7 @@ impl Report {
             interface.name,
             interface.address
         ));
+        self.console.say("on the nodes: imgcast-receiver receive --output TARGET");
     }
 
     pub(crate) fn say(&self, text: &str) {
@@ -179,11 +180,7 @@ impl Report {
         match (status.state, status.starts_at) {
             (SenderState::Gathering, at) => {
                 let left = seconds_until(at.unwrap_or(now), now);
-                let text = format!(
-                    "announcing, one way: starts in {left}; on the nodes: imgcast-receiver \
-                     receive --output TARGET"
-                );
-                ("gathering", text)
+                ("gathering", format!("announcing, one way: starts in {left}"))
             }
             (SenderState::Sending, _) => {
                 let elapsed = now.saturating_duration_since(self.began_at.unwrap_or(now));
@@ -321,11 +318,7 @@ fn gathering(now: Instant, status: &Status, hears_keys: bool) -> String {
     let starts = match (status.starts_at, status.gives_up_at) {
         (Some(at), _) if active >= expected => format!("starts in {}", in_time(at)),
         (Some(at), _) => format!("starts at {expected} or in {}", in_time(at)),
-        (None, Some(at)) => format!(
-            "starts at {expected}, gives up in {}; on the nodes: imgcast-receiver receive --output \
-             TARGET",
-            in_time(at)
-        ),
+        (None, Some(at)) => format!("starts at {expected}, gives up in {}", in_time(at)),
         (None, None) => format!("starts at {expected}"),
     };
     if hears_keys && active > 0 {
@@ -456,5 +449,6 @@ mod tests {
             "waiting: 1 of 9 joined, starts at 9 or in 59m59s; press any key to start now";
         assert_eq!(line, expected);
         assert!(line.len() < 80, "with the spinner and a space before it");
+        assert!(waiting(0, true).len() < 80);
     }
 }

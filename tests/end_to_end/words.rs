@@ -15,8 +15,8 @@ fn both_ends_say_what_they_wait_for() {
     receiver.say(&format!("listening for a sender {place}\n"), DEADLINE);
     receiver.say(&format!("waiting for a sender: none heard {place} for "), DEADLINE);
     let mut sender = stage.send(&stage.image("image", b"x"), &["--min-receivers", "2"]);
-    sender.say("waiting for receivers: 0 of 2 joined, starts at 2, gives up in ", DEADLINE);
     sender.say("on the nodes: imgcast-receiver receive --output TARGET\n", DEADLINE);
+    sender.say("waiting for receivers: 0 of 2 joined, starts at 2, gives up in ", DEADLINE);
     receiver.say("joining 127.0.0.1 for image (1 B)", DEADLINE);
     receiver.say("waiting for the sender to start: 1 of 2 receivers joined", DEADLINE);
     sender.say("(127.0.0.1) joined\n", DEADLINE);

@@ -64,7 +64,18 @@ impl Session {
         if let Some(one_way) = self.one_way.as_mut().filter(|_| header.stream == Stream::Image) {
             one_way.on_symbol(head.turn, verdict);
         }
+        if matches!(verdict, Verdict::Wanted | Verdict::Enough) {
+            self.note_kept(now, header.stream, 1);
+        }
         verdict
+    }
+
+    /// So many symbols came that were lacking.
+    pub(super) fn note_kept(&mut self, now: Instant, stream: Stream, symbols: u32) {
+        self.progress_at = now;
+        if stream == Stream::Image {
+            self.symbols_kept += u64::from(symbols);
+        }
     }
 
     /// A block has been checked.

@@ -93,6 +93,8 @@ pub struct Session {
     behind_kilobytes: Option<u32>,
     /// Symbols of the image that came, wanted or not.
     symbols_received: u64,
+    /// Those of them that were lacking.
+    symbols_kept: u64,
     progress_at: Instant,
     transmits: VecDeque<Transmit>,
     events: VecDeque<Event>,
@@ -136,6 +138,7 @@ impl Session {
             drain_kilobytes: 0,
             behind_kilobytes: None,
             symbols_received: 0,
+            symbols_kept: 0,
             progress_at: now,
             transmits: VecDeque::new(),
             events: VecDeque::new(),
@@ -288,6 +291,8 @@ impl Session {
             stage: self.stage(),
             verified_blocks: verified,
             blocks: announce.map_or(0, |announce| announce.layout.blocks()),
+            fetched_bytes: announce
+                .map_or(0, |announce| self.symbols_kept * u64::from(announce.layout.symbol_size())),
             network_loss: self.asking.network_loss(),
             receivers: announce
                 .map_or((0, 0), |offer| (offer.receivers_expected, offer.receivers_joined)),

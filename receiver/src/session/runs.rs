@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use imgcast_common::{
-    id::{BlockId, EncodingSymbolId},
+    id::{BlockId, EncodingSymbolId, Stream},
     wire::{DataHead, Header},
 };
 
@@ -65,6 +65,12 @@ impl Session {
             self.events.push_back(Event::Check(block));
         } else if arrived.ilog2() >= u32::from(head.still_to_come) {
             self.asking.attend();
+        }
+        if header.stream == Stream::Image {
+            self.symbols_received += u64::from(arrived.count_ones());
+        }
+        if new != 0 {
+            self.note_kept(now, header.stream, new.count_ones());
         }
         self.note_contacts(now, via, header.counter, arrived);
         Some(new)

@@ -233,6 +233,8 @@ pub struct Status {
     pub verified_blocks: u32,
     /// Blocks of the image; 0 while none is chosen.
     pub blocks: u32,
+    /// Octets of the image's symbols that came and were lacking.
+    pub fetched_bytes: u64,
     /// Loss by the network since the last report.
     pub network_loss: f64,
     /// Receivers that the sender expects, and those that have joined.

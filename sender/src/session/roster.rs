@@ -211,17 +211,21 @@ impl Roster {
     /// when `all_idle` says that the session waits for nothing else.
     pub(super) fn due_for_poll(&mut self, now: Instant, all_idle: bool) -> Vec<ReceiverId> {
         let silence = if all_idle { POLL_INTERVAL } else { SILENCE_BEFORE_POLLS };
-        let mut due = Vec::new();
-        for member in self.members.values_mut() {
-            let polled = member.polled_at.is_some_and(|at| now < at + POLL_INTERVAL);
-            let active = member.state == MemberState::Active;
-            if active && !polled && now >= member.heard_at + silence && due.len() < POLLS_AT_ONCE {
+        let is_due = |member: &&mut Member| {
+            member.state == MemberState::Active
+                && now >= member.heard_at + silence
+                && member.polled_at.is_none_or(|at| now >= at + POLL_INTERVAL)
+        };
+        let mut due: Vec<&mut Member> = self.members.values_mut().filter(is_due).collect();
+        due.sort_by_key(|member| member.polled_at);
+        due.truncate(POLLS_AT_ONCE.max(self.active as usize / POLLS_SHARE));
+        due.into_iter()
+            .map(|member| {
                 member.polled_at = Some(now);
                 member.polls_unanswered += 1;
-                due.push(member.id);
-            }
-        }
-        due
+                member.id
+            })
+            .collect()
     }
 
     /// Those that are lost as of now.
@@ -279,8 +283,11 @@ pub(super) const NEEDS_BURST: u16 = 10;
 const SILENCE_BEFORE_POLLS: Duration = Duration::from_secs(30);
 /// Between two questions to the same receiver.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
-/// Of a crowd that is silent together some are asked now and the others next time.
+/// Of a crowd that is silent together some are asked now and the others next time, who was asked
+/// longest ago first; of thousands so many more that they are given up within a few minutes.
 const POLLS_AT_ONCE: usize = 256;
+/// One in so many.
+const POLLS_SHARE: usize = 16;
 /// As often as RFC 5740 repeats what must arrive (its ROBUST factor).
 const POLLS_BEFORE_LOST: u32 = 20;
 /// A node that reboots or hangs on its disk is back by then.

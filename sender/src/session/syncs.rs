@@ -23,7 +23,8 @@ pub(super) struct SyncTimer {
     index_at: Instant,
     /// The index is spoken of with every SYNC until then.
     index_busy_until: Instant,
-    unicast_at: Instant,
+    /// For each stream, when those who do not hear the group are told again.
+    unicast_at: [Instant; 2],
     /// `T_fb`, as it was told last.
     feedback_window: Duration,
     poll: Poll,
@@ -43,7 +44,7 @@ impl SyncTimer {
             interval: SYNC_INTERVAL,
             index_at: now,
             index_busy_until: now,
-            unicast_at: now,
+            unicast_at: [now; 2],
             feedback_window: Duration::ZERO,
             poll: Poll { mask_bits: 0, id: 0, nonce: 0 },
             last_poll_id: 0,
@@ -116,10 +117,9 @@ impl Session {
 
     /// To the group, and now and then to those who do not hear it.
     fn broadcast(&mut self, now: Instant, stream: Stream, sync: Sync) {
-        if now >= self.syncs.unicast_at || stream == Stream::Index {
-            if stream == Stream::Image {
-                self.syncs.unicast_at = now + UNICAST_SYNC_INTERVAL;
-            }
+        let unicast_at = &mut self.syncs.unicast_at[stream as usize];
+        if now >= *unicast_at {
+            *unicast_at = now + UNICAST_SYNC_INTERVAL;
             let deaf = self.roster.active().filter(|member| member.no_multicast);
             let addresses: Vec<_> = deaf.map(|member| member.address).collect();
             for address in addresses {
