@@ -9,6 +9,7 @@ pub mod layout;
 pub mod net;
 pub mod pool;
 pub mod prng;
+pub mod sectors;
 pub mod timing;
 pub mod tree;
 pub mod units;

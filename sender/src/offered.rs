@@ -5,6 +5,7 @@ use std::{sync::Arc, thread};
 use imgcast_common::{
     layout::{IMAGE_BYTES_MAX, Layout, symbol_size_for},
     net::{Interface, NetError},
+    sectors::{GPT_OCTETS, SectorSize},
     tree::Index,
     units::ByteSize,
 };
@@ -21,6 +22,8 @@ pub(crate) struct Offered {
     pub(crate) source: Arc<ImageSource>,
     pub(crate) layout: Layout,
     pub(crate) index: Arc<Index>,
+    /// What the GPT of the image counts in, if it has one.
+    pub(crate) sector_size: Option<SectorSize>,
     pub(crate) cache: IndexCache,
 }
 
@@ -59,10 +62,18 @@ impl Offered {
                 index
             }
         };
+        let sector_size = sector_size(&source)?;
         let (source, index) = (Arc::new(source), Arc::new(index));
         report.offered(&config.name, index.image_id(), &layout, index.zero(), interface);
-        Ok(Self { source, layout, index, cache })
+        Ok(Self { source, layout, index, sector_size, cache })
     }
+}
+
+fn sector_size(source: &ImageSource) -> Result<Option<SectorSize>, Error> {
+    let octets = usize::try_from(source.bytes()).unwrap_or(usize::MAX).min(GPT_OCTETS);
+    let mut beginning = vec![0; octets];
+    source.read_at(0, &mut beginning)?;
+    Ok(SectorSize::of_gpt(&beginning))
 }
 
 /// A symbol of the smallest size with what stands before and behind it.

@@ -20,6 +20,7 @@ pub(crate) fn session_config(
         layout: offer.layout,
         zero_blocks: offer.index.zero().clone(),
         name: config.name.clone(),
+        sector_size: offer.sector_size,
         data_group: addresses.data_group,
         unicast_port,
         mtu: u16::try_from(interface.mtu_octets).unwrap_or(u16::MAX),

@@ -150,6 +150,7 @@ impl Session {
             data_group: self.group,
             unicast_port: self.unicast_port,
             one_way: false,
+            sector_size: None,
             state: SenderState::Sending,
             start_in_ms: 0,
             receivers_expected: 1,

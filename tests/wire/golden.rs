@@ -164,6 +164,7 @@ fn announce() -> Announce {
         data_group: "239.255.75.205:6331".parse().unwrap(),
         unicast_port: 49_152,
         one_way: false,
+        sector_size: None,
         state: SenderState::Gathering,
         start_in_ms: 30_000,
         receivers_expected: 40,

@@ -104,10 +104,17 @@ fn a_sender_is_gathering_sending_idle_or_closing() {
 #[test]
 fn only_an_announce_is_one_way_and_that_changes_nothing_of_its_state() {
     let (one_way, field) = ([[0x80], [0x81], [0x82], [0x83]], WireError::Field("state"));
-    assert_limits("announce-one-way", "state", &one_way, &[[0x84], [0xc0], [0x41]], field);
+    assert_limits("announce-one-way", "state", &one_way, &[[0x84], [0x8f], [0xc4]], field);
     for name in ["welcome", "sync"] {
         assert_limits(name, "state", &[[0]], &one_way, field);
     }
+}
+
+#[test]
+fn the_gpt_of_an_image_counts_in_sectors_of_512_to_4096_octets_or_there_is_none() {
+    let sizes = [[0x00], [0x10], [0x23], [0x30], [0x40], [0xc0]];
+    let reason = WireError::Field("sector size");
+    assert_limits("announce-ipv4", "state", &sizes, &[[0x50], [0x60], [0x71], [0xf0]], reason);
 }
 
 #[test]

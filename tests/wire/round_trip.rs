@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use imgcast_common::{
     id::{EncodingSymbolId, ImageId, ReceiverId, SessionId, Stream},
     layout::{BLOCKS_MAX, Layout, SYMBOLS_MAX},
+    sectors::SectorSize,
     wire::{
         Abort, AbortReason, Announce, BlockRange, Data, DataHead, Done, DoneAck, Eject,
         EjectReason, End, Header, Join, Leave, LeaveReason, Message, Name, Need, NeedFlags, Poll,
@@ -126,7 +127,9 @@ fn stream_header() -> impl Strategy<Value = Header> {
 fn announce() -> impl Strategy<Value = Announce> {
     let hashes = (uniform32(any::<u8>()), uniform32(any::<u8>()), uniform16(any::<u8>()));
     let keys = (uniform32(any::<u8>()), uniform32(any::<u8>()), uniform32(any::<u8>()));
-    let state = (sender_state(), any::<u32>(), any::<u32>(), any::<u32>(), any::<bool>());
+    let sectors = (0..=4u8).prop_map(SectorSize::from_code);
+    let bits = (any::<bool>(), sectors);
+    let state = (sender_state(), any::<u32>(), any::<u32>(), any::<u32>(), bits);
     let place = (layout(), data_group(), 1..=u16::MAX, "[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}");
     (hashes, keys, state, place).prop_map(|(hashes, keys, state, place)| Announce {
         image: ImageId(hashes.0),
@@ -134,7 +137,8 @@ fn announce() -> impl Strategy<Value = Announce> {
         layout: place.0,
         data_group: place.1,
         unicast_port: place.2,
-        one_way: state.4,
+        one_way: state.4.0,
+        sector_size: state.4.1,
         state: state.0,
         start_in_ms: state.1,
         receivers_expected: state.2,

@@ -9,7 +9,7 @@
 //! | T                                                      2 |
 //! | data group: family 1, address 16, port 2              19 |
 //! | sender's unicast port                                  2 |
-//! | one way: top bit; state                                1 |
+//! | one way: top bit; sectors of its GPT: 3 bits; state    1 |
 //! | start in ms                                            4 |
 //! | receivers expected, or passes                          4 |
 //! | receivers joined, or the pass under way                4 |
@@ -26,7 +26,7 @@ use super::{
     NAME_OCTETS_MAX, Name, WireError,
     codec::{Reader, Writer},
 };
-use crate::{id::ImageId, layout::Layout};
+use crate::{id::ImageId, layout::Layout, sectors::SectorSize};
 
 /// One offer of one image.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -43,6 +43,8 @@ pub struct Announce {
     pub unicast_port: u16,
     /// Whether nothing that a receiver says reaches the sender: receivers only listen.
     pub one_way: bool,
+    /// What the GPT of the image counts in; `None` if it has none, or one for any disk.
+    pub sector_size: Option<SectorSize>,
     /// What the sender is doing.
     pub state: SenderState,
     /// Milliseconds until sending begins at the latest; `u32::MAX` where no time is set.
@@ -108,7 +110,8 @@ impl Announce {
             data_group,
             unicast_port,
             one_way: state & ONE_WAY != 0,
-            state: SenderState::parse(state & !ONE_WAY)?,
+            state: SenderState::parse(state & STATE_MASK)?,
+            sector_size: parse_sectors(state >> SECTORS_SHIFT & SECTORS_MASK)?,
             start_in_ms: reader.u32()?,
             receivers_expected: reader.u32()?,
             receivers_joined: reader.u32()?,
@@ -132,7 +135,8 @@ impl Announce {
         writer.u16(self.layout.symbol_size());
         writer.address(self.data_group);
         writer.u16(self.unicast_port);
-        writer.u8(self.state as u8 | if self.one_way { ONE_WAY } else { 0 });
+        let sectors = self.sector_size.map_or(0, SectorSize::code) << SECTORS_SHIFT;
+        writer.u8(self.state as u8 | sectors | if self.one_way { ONE_WAY } else { 0 });
         writer.u32(self.start_in_ms);
         writer.u32(self.receivers_expected);
         writer.u32(self.receivers_joined);
@@ -143,5 +147,17 @@ impl Announce {
     }
 }
 
+fn parse_sectors(code: u8) -> Result<Option<SectorSize>, WireError> {
+    match SectorSize::from_code(code) {
+        None if code != 0 => Err(WireError::Field("sector size")),
+        sector_size => Ok(sector_size),
+    }
+}
+
 /// Beside the state: nobody is to answer.
 const ONE_WAY: u8 = 0x80;
+/// Where the code of the sector size is in the same octet.
+const SECTORS_SHIFT: u32 = 4;
+const SECTORS_MASK: u8 = 0x07;
+/// The rest of it.
+const STATE_MASK: u8 = 0x0f;

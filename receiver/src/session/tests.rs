@@ -142,6 +142,7 @@ impl Table {
             data_group: "239.255.70.7:6331".parse().unwrap(),
             unicast_port: 6330,
             one_way: false,
+            sector_size: None,
             state: SenderState::Gathering,
             start_in_ms: u32::MAX,
             receivers_expected: 1,

@@ -57,6 +57,7 @@ impl Session {
             data_group: config.data_group,
             unicast_port: config.unicast_port,
             one_way: self.is_one_way(),
+            sector_size: config.sector_size,
             state: self.state,
             start_in_ms,
             receivers_expected,

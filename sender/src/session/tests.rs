@@ -168,6 +168,7 @@ pub(crate) fn config(layout: Layout, zero_blocks: BitSet) -> SessionConfig {
         layout,
         zero_blocks,
         name: Name::new("disk").unwrap(),
+        sector_size: None,
         data_group: "239.255.70.7:6331".parse().unwrap(),
         unicast_port: 6330,
         mtu: 1500,

@@ -9,6 +9,7 @@ use imgcast_common::{
     bits::BitSet,
     id::{BlockId, EncodingSymbolId, ImageId, ReceiverId, SessionId, Stream},
     layout::Layout,
+    sectors::SectorSize,
     wire::{AbortReason, Message, Name, SenderState},
 };
 
@@ -29,6 +30,8 @@ pub struct SessionConfig {
     pub zero_blocks: BitSet,
     /// What people call the image.
     pub name: Name,
+    /// What the image's GPT counts in, if it has one.
+    pub sector_size: Option<SectorSize>,
     /// The group and port of DATA and SYNC.
     pub data_group: SocketAddr,
     /// Where unicast is taken.

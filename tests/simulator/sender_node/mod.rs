@@ -14,9 +14,8 @@ use imgcast_sender::session::{
     Burst, Destination, Event, Outcome, Session, SessionConfig, Transmit, TurnId,
 };
 
-use pump::Pump;
-
 pub(crate) use pump::Cargo;
+use pump::Pump;
 
 use crate::{
     attach::{Alarm, Outgoing, Surroundings, group_address, sender_address},
@@ -90,6 +89,7 @@ impl SenderNode {
             layout: image.layout,
             zero_blocks: image.index.zero().clone(),
             name,
+            sector_size: None,
             data_group: group_address(config.group),
             unicast_port: address.port(),
             mtu: 1_500,
