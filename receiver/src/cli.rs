@@ -13,6 +13,7 @@ use imgcast_common::units::{ByteSize, Seconds};
 use tracing_subscriber::filter::Targets;
 
 use crate::config::ImageChoice;
+use crate::image::Holes;
 
 /// Receives a disk image that is sent to many machines at once
 ///
@@ -49,12 +50,32 @@ pub enum Command {
 pub struct ReceiveArgs {
     /// Disk or file to write to; a disk is overwritten
     ///
-    /// A file gets its name when it is complete. Of a disk the first block,
-    /// with the partition table, is written last. A disk that is mounted,
-    /// swapped to or otherwise in use is refused.
+    /// /dev/sda, any link to it, or serial=... or wwn=... of the disk: what
+    /// fits several disks is refused, and those are listed. So is a disk that
+    /// is mounted, swapped to or otherwise in use. Its first and last block,
+    /// with the partition tables, are written last. A file gets its name when
+    /// it is complete.
     #[arg(short, long, value_name = "TARGET", env = "IMGCAST_OUTPUT", hide_env_values = true)]
     #[arg(help_heading = IMAGE)]
     pub output: PathBuf,
+
+    /// Overwrite a disk without asking
+    ///
+    /// Without this option it is shown what is on the disk, and asked. That
+    /// is done on a terminal only: elsewhere nobody is ever asked.
+    #[arg(short, long, env = "IMGCAST_YES", hide_env_values = true)]
+    #[arg(value_parser = BoolishValueParser::new(), help_heading = IMAGE)]
+    pub yes: bool,
+
+    /// Replace an output file that is there already
+    #[arg(long, env = "IMGCAST_OVERWRITE", hide_env_values = true)]
+    #[arg(value_parser = BoolishValueParser::new(), help_heading = IMAGE)]
+    pub overwrite: bool,
+
+    /// How blocks of zeroes come onto a disk; of a file they are holes
+    #[arg(long, value_name = "HOW", env = "IMGCAST_HOLES", hide_env_values = true)]
+    #[arg(value_enum, default_value = "zero", help_heading = IMAGE)]
+    pub holes: Holes,
 
     /// Image to receive, by name or id
     ///
@@ -272,6 +293,9 @@ const LONG_EXAMPLES: &str = "\
 Examples:
   Write the only image on offer to a disk:
     imgcast-receiver receive --output /dev/sda
+
+  From a script, to the disk with this serial number, whatever its name is:
+    imgcast-receiver receive --output serial=S4EVNJ0N --yes
 
   Write one of several to a file, over a certain interface:
     imgcast-receiver receive --output disk.img --image debian-13 -i eth1

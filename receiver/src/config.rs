@@ -17,13 +17,18 @@ use tracing_subscriber::filter::Targets;
 
 use crate::cli::{ListArgs, NetworkArgs, ReceiveArgs, Switch};
 use crate::error::Error;
+use crate::image::TargetOptions;
 use crate::memory::{self, Memory};
 
 /// A run of `receive`.
 #[derive(Clone, Debug)]
 pub struct ReceiveConfig {
-    /// The disk or file to write to.
+    /// The disk or file to write to: a path, `serial=...` or `wwn=...`.
     pub output: PathBuf,
+    /// What may be done to it, and how.
+    pub target: TargetOptions,
+    /// Whether nobody is to be asked before a disk is overwritten.
+    pub is_agreed: bool,
     /// The image wanted; without it the only one on offer.
     pub image: Option<ImageChoice>,
     /// Where senders are looked for.
@@ -90,6 +95,8 @@ impl TryFrom<ReceiveArgs> for ReceiveConfig {
         Ok(Self {
             log: log(&args),
             output: args.output,
+            target: TargetOptions { overwrite: args.overwrite, holes: args.holes },
+            is_agreed: args.yes,
             image: args.image,
             network: args.network.try_into()?,
             hops: args.ttl,
@@ -195,6 +202,7 @@ mod tests {
 
     use super::*;
     use crate::cli::{Args, Command};
+    use crate::image::Holes;
 
     fn config(arguments: &[&str]) -> Result<ReceiveConfig, Error> {
         let line = [&["imgcast-receiver", "receive"], arguments].concat();
@@ -232,6 +240,10 @@ mod tests {
             "7",
             "--offload",
             "off",
+            "--yes",
+            "--overwrite",
+            "--holes",
+            "discard",
         ]);
         let config = config.unwrap();
         assert_eq!(config.output, PathBuf::from("/dev/sdz"));
@@ -243,6 +255,8 @@ mod tests {
         assert_eq!(config.receive_timeout, Some(Duration::from_secs(60)));
         assert_eq!((config.drop_parts_per_million, config.seed), (20_000, 7));
         assert_eq!((config.is_quiet, config.offload), (true, Offload::Off));
+        assert!(config.is_agreed && config.target.overwrite);
+        assert_eq!(config.target.holes, Holes::Discard);
     }
 
     #[test]
@@ -251,6 +265,8 @@ mod tests {
         assert_eq!(config.network.rendezvous.to_string(), "239.255.63.30:6330");
         assert!(!config.network.asks_one_sender());
         assert_eq!(config.offload, Offload::IfAvailable);
+        assert!(!config.is_agreed && !config.target.overwrite);
+        assert_eq!(config.target.holes, Holes::Zero);
     }
 
     #[test]

@@ -23,6 +23,7 @@ use tracing::{debug, trace};
 
 use crate::{
     config::ReceiveConfig,
+    consent,
     error::{Error, Heard},
     image::{Progress, Store, Target, Work},
     outcome,
@@ -44,7 +45,7 @@ pub struct Outcome {
 /// # Errors
 /// Whatever kept the image from being there, verified and flushed.
 pub fn run(config: &ReceiveConfig) -> Result<Outcome, Error> {
-    let target = Target::open(&config.output)?;
+    let target = consent::open_target(config)?;
     let interface = sockets::interface(&config.network)?;
     event_loop()?.block_on(async { Driver::start(config, interface, target)?.run().await })
 }
@@ -327,6 +328,7 @@ impl<'a> Driver<'a> {
         let same_index = before.is_some_and(|before| {
             before.index_hash == offer.announce.index_hash && before.layout == offer.announce.layout
         });
+        self.store.check_sectors(offer.announce.sector_size)?;
         self.store.begin(offer.announce.layout, same_index)?;
         self.sockets.join(offer.announce.data_group)?;
         self.overflow[0] = 0;

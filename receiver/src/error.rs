@@ -4,6 +4,7 @@
 //! scripts. Errors are made where they are found and shown in one place, by `main`.
 
 mod evidence;
+mod target;
 
 use std::fmt;
 use std::io;
@@ -13,14 +14,14 @@ use std::time::Duration;
 
 use imgcast_common::id::ImageId;
 use imgcast_common::net::NetError;
-use imgcast_common::units::{ByteSize, Seconds};
+use imgcast_common::units::Seconds;
 use imgcast_common::wire::{EjectReason, RefuseReason};
 
-use crate::image::DeviceUse;
 use crate::session::Lack;
 
 pub use evidence::{Heard, Offer};
 use evidence::{eject_text, lack_advice, lack_text, refuse_text};
+pub use target::TargetError;
 
 /// Why a run did not end with a verified image.
 #[derive(Debug, thiserror::Error)]
@@ -133,79 +134,9 @@ pub enum Error {
         /// What the network gave.
         heard: Box<Heard>,
     },
-    /// The output is nothing an image can be written to.
-    #[error(
-        "cannot write an image to {}: it is {kind}; name a block device such as /dev/sda, or a \
-         file in an existing directory",
-        .path.display()
-    )]
-    TargetKind {
-        /// The output.
-        path: PathBuf,
-        /// What it is, with its article.
-        kind: &'static str,
-    },
-    /// The device is in use.
-    #[error("{} is in use: {}", .path.display(), listed(.uses))]
-    TargetBusy {
-        /// The output.
-        path: PathBuf,
-        /// Everything that uses it; at least one.
-        uses: Vec<DeviceUse>,
-    },
-    /// The device takes no writes.
-    #[error(
-        "{} is read-only; check its write-protect switch, or allow writes with: \
-         blockdev --setrw {}",
-        .path.display(),
-        .path.display()
-    )]
-    TargetReadOnly {
-        /// The output.
-        path: PathBuf,
-    },
-    /// The image is larger than the device.
-    #[error(
-        "{} is too small: it holds {target_bytes} octets ({}), the image has {image_bytes} ({})",
-        .path.display(),
-        ByteSize(*.target_bytes),
-        ByteSize(*.image_bytes)
-    )]
-    TargetTooSmall {
-        /// The output.
-        path: PathBuf,
-        /// Octets of the image.
-        image_bytes: u64,
-        /// Octets of the device.
-        target_bytes: u64,
-    },
-    /// The image does not fit into the file system of the output.
-    #[error(
-        "not enough room for {}: its file system has {free_bytes} octets ({}) free, the image \
-         needs {needed_bytes} ({}); make room, or name an output elsewhere",
-        .path.display(),
-        ByteSize(*.free_bytes),
-        ByteSize(*.needed_bytes)
-    )]
-    TargetNoRoom {
-        /// The output.
-        path: PathBuf,
-        /// Octets of the image that are to be stored.
-        needed_bytes: u64,
-        /// Octets free for this user.
-        free_bytes: u64,
-    },
-    /// The output cannot be opened or created.
-    #[error(
-        "cannot open {} for writing: {source}; check the path and its permissions",
-        .path.display()
-    )]
-    TargetOpen {
-        /// The file, device or directory that was tried.
-        path: PathBuf,
-        /// The kernel's answer.
-        source: io::Error,
-    },
+    /// The output must not be written to, or cannot.
+    #[error(transparent)]
+    Target(#[from] TargetError),
     /// The image asked for is on no offer.
     #[error("the image {wanted} is not on offer; on offer: {}", listed(.offered))]
     NotOffered {
@@ -320,12 +251,7 @@ impl Error {
             Self::Refused { .. } => "refused",
             Self::Stalled { .. } => "stalled",
             Self::Lacking { .. } => "lacking",
-            Self::TargetKind { .. } => "target-kind",
-            Self::TargetBusy { .. } => "target-busy",
-            Self::TargetReadOnly { .. } => "target-read-only",
-            Self::TargetTooSmall { .. } => "target-too-small",
-            Self::TargetNoRoom { .. } => "target-no-room",
-            Self::TargetOpen { .. } => "target-open",
+            Self::Target(refusal) => refusal.code(),
             Self::NotOffered { .. } => "image-not-offered",
             Self::SeveralOffered { .. } => "several-images",
             Self::Write { .. } => "write",
@@ -348,14 +274,7 @@ impl Error {
             Self::NoSender { .. } | Self::SenderGone { .. } => 4,
             Self::Ejected { .. } | Self::Refused { .. } => 5,
             Self::Stalled { .. } => 6,
-            Self::TargetKind { .. }
-            | Self::TargetBusy { .. }
-            | Self::TargetReadOnly { .. }
-            | Self::TargetTooSmall { .. }
-            | Self::TargetNoRoom { .. }
-            | Self::TargetOpen { .. }
-            | Self::NotOffered { .. }
-            | Self::SeveralOffered { .. } => 7,
+            Self::Target(_) | Self::NotOffered { .. } | Self::SeveralOffered { .. } => 7,
             Self::Write { .. } | Self::Flush { .. } | Self::Rename { .. } => 8,
             Self::BlockWrong { .. } | Self::IndexWrong { .. } => 9,
             Self::Version { .. } => 10,
@@ -473,12 +392,7 @@ mod tests {
             (5, Error::Ejected { reason: EjectReason::Slow }),
             (5, Error::Refused { sender, reason: RefuseReason::Full }),
             (6, Error::Stalled { waited, sender, missing_blocks: 7, heard: heard(9) }),
-            (7, Error::TargetKind { path: path(), kind: "a directory" }),
-            (7, Error::TargetBusy { path: path(), uses: vec![DeviceUse::Unknown] }),
-            (7, Error::TargetReadOnly { path: path() }),
-            (7, Error::TargetTooSmall { path: path(), image_bytes: 4096, target_bytes: 512 }),
-            (7, Error::TargetNoRoom { path: path(), needed_bytes: 4096, free_bytes: 512 }),
-            (7, Error::TargetOpen { path: path(), source: denied() }),
+            (7, TargetError::Kind { path: path(), kind: "a directory" }.into()),
             (7, Error::NotOffered { wanted: text(), offered: vec![] }),
             (7, Error::SeveralOffered { offered: vec![offer("a"), offer("b")] }),
             (8, Error::Write { path: path(), offset: 512, source: denied() }),
@@ -513,17 +427,6 @@ mod tests {
             let text = error.to_string();
             assert!(!text.contains("  ") && !text.contains('\n') && !text.ends_with('.'), "{text}");
         }
-        let text = Error::TargetTooSmall {
-            path: "/dev/sdz".into(),
-            image_bytes: 3 << 30,
-            target_bytes: 1 << 30,
-        }
-        .to_string();
-        assert_eq!(
-            text,
-            "/dev/sdz is too small: it holds 1073741824 octets (1.0 GiB), the image has \
-             3221225472 (3.0 GiB)"
-        );
     }
 
     #[test]

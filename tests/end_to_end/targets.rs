@@ -16,7 +16,7 @@ fn a_file_keeps_its_contents_until_the_new_ones_are_verified_and_then_its_mode()
     fs::set_permissions(&output, fs::Permissions::from_mode(0o640)).unwrap();
     let image = stage.image("image", &octets);
     let mut sender = stage.send(&image, &["--max-bitrate", "40M"]);
-    let mut receiver = stage.receive("copy", &[]);
+    let mut receiver = stage.receive("copy", &["--overwrite"]);
     receiver.say("loss 0.0 %", DEADLINE);
     // Its end may be near, but then the file is whole: there is nothing in between.
     let before = fs::read(&output).unwrap();
@@ -29,11 +29,44 @@ fn a_file_keeps_its_contents_until_the_new_ones_are_verified_and_then_its_mode()
 }
 
 #[test]
+fn a_file_that_is_there_is_refused_unless_it_may_be_overwritten() {
+    let stage = Stage::new();
+    let output = existing(&stage);
+    let mut receiver = stage.receive("copy", &["--yes"]);
+    receiver.exit_with(7, DEADLINE);
+    let said = receiver.stderr();
+    let words = format!("error[target-exists]: {} is there already; ", output.display());
+    assert!(said.starts_with(&words) && said.contains("--overwrite"), "{said}");
+    assert_holds(&output, OLD);
+    assert_eq!(stage.outputs(), ["copy"]);
+}
+
+#[test]
+fn a_file_that_appears_meanwhile_keeps_its_name_and_the_image_is_kept_beside_it() {
+    let stage = Stage::new();
+    let octets = random(4 * BLOCK + 7);
+    let image = stage.image("image", &octets);
+    let mut receiver = stage.receive("copy", &[]);
+    receiver.say("listening for a sender", DEADLINE);
+    let output = existing(&stage);
+    let mut sender = stage.send(&image, &[]);
+    receiver.exit_with(7, DEADLINE);
+    sender.exit_with(5, DEADLINE);
+    assert!(receiver.stderr().contains("error[target-exists]: "), "{}", receiver.output());
+    assert_holds(&output, OLD);
+    let left = stage.outputs();
+    let [kept, copy] = &left[..] else { panic!("{left:?}") };
+    assert_eq!(copy, "copy");
+    assert!(receiver.stderr().contains(&format!("/{kept};")), "{}", receiver.output());
+    assert_holds(&stage.output(kept), &octets);
+}
+
+#[test]
 fn a_refused_or_failed_receiver_leaves_an_existing_file_alone() {
     for (fault, options, code) in [
-        (Fault::Full, &[][..], 5),
-        (Fault::WrongIndex, &[], 9),
-        (Fault::OtherVersion, &["--start-timeout", "1"], 10),
+        (Fault::Full, &["--overwrite"][..], 5),
+        (Fault::WrongIndex, &["--overwrite"], 9),
+        (Fault::OtherVersion, &["--overwrite", "--start-timeout", "1"], 10),
     ] {
         let stage = Stage::new();
         let output = existing(&stage);
@@ -50,7 +83,7 @@ fn a_stopped_receiver_leaves_an_existing_file_alone_and_a_killed_one_too() {
     let output = existing(&stage);
     let image = stage.image("image", &random(LONG));
     let _sender = stage.send(&image, &[&SLOW[..], &["--min-receivers", "2"]].concat());
-    let mut stopped = stage.receive("copy", &[]);
+    let mut stopped = stage.receive("copy", &["--overwrite"]);
     let mut killed = stage.receive("other", &[]);
     stopped.say("loss 0.0 %", DEADLINE);
     killed.say("loss 0.0 %", DEADLINE);

@@ -10,10 +10,12 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 
 use imgcast_common::prng::Prng;
+use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 use nix::libc::O_NOFOLLOW;
 use nix::sys::statvfs::fstatvfs;
 
-use crate::error::Error;
+use crate::error::{Error, TargetError};
 
 /// The temporary of an output file. Dropped without [`commit`](Self::commit), it is removed.
 #[derive(Debug)]
@@ -31,15 +33,15 @@ impl OutputFile {
     /// Creates the temporary beside `path`, which is canonical, and may exist as `replaced`.
     ///
     /// # Errors
-    /// [`Error::TargetOpen`] if the directory does not allow it.
-    pub(super) fn create(path: PathBuf, replaced: Option<&Metadata>) -> Result<Self, Error> {
+    /// [`TargetError::Open`] if the directory does not allow it.
+    pub(super) fn create(path: PathBuf, replaced: Option<&Metadata>) -> Result<Self, TargetError> {
         let replaced = replaced.map(|old| (old.mode() & MODE_MASK, old.uid(), old.gid()));
         let temporary = temporary_for(&path);
         let mut options = OpenOptions::new();
         options.read(true).write(true).create_new(true).mode(0o600).custom_flags(O_NOFOLLOW);
         match options.open(&temporary) {
             Ok(file) => Ok(Self { path, temporary, file, replaced, committed: false }),
-            Err(source) => Err(Error::TargetOpen { path: temporary, source }),
+            Err(source) => Err(TargetError::Open { path: temporary, source }),
         }
     }
 
@@ -59,8 +61,24 @@ impl OutputFile {
         Ok(space.blocks_available().saturating_mul(space.fragment_size()))
     }
 
-    /// Gives the temporary the mode and the name of the output, all of it on disk.
-    pub(super) fn commit(mut self) -> io::Result<()> {
+    /// Gives the temporary the mode and the name of the output, all of it on disk. `shown` is what
+    /// the operator calls it.
+    ///
+    /// # Errors
+    /// [`TargetError::Exists`] if there is a file of that name now and there was none: the
+    /// temporary is kept, complete as it is. [`Error::Rename`] with what the kernel says.
+    pub(super) fn commit(mut self, shown: PathBuf) -> Result<(), Error> {
+        match self.give_name() {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                self.committed = true;
+                let kept = Some(self.temporary.clone());
+                Err(TargetError::Exists { path: shown, kept }.into())
+            }
+            named => named.map_err(|source| Error::Rename { path: shown, source }),
+        }
+    }
+
+    fn give_name(&mut self) -> io::Result<()> {
         let mode = match self.replaced {
             Some((mode, uid, gid)) => {
                 // Only root can, and a file that is ours now is no reason to fail.
@@ -71,7 +89,10 @@ impl OutputFile {
         };
         self.file.set_permissions(Permissions::from_mode(mode))?;
         self.file.sync_all()?;
-        fs::rename(&self.temporary, &self.path)?;
+        match self.replaced {
+            Some(_) => fs::rename(&self.temporary, &self.path)?,
+            None => rename_to_free(&self.temporary, &self.path)?,
+        }
         self.committed = true;
         // Without it the name, though not the file, might be lost with the power.
         self.path.parent().map_or(Ok(()), |directory| File::open(directory)?.sync_all())
@@ -83,6 +104,18 @@ impl Drop for OutputFile {
         if !self.committed {
             let _ = fs::remove_file(&self.temporary);
         }
+    }
+}
+
+/// Renames a file, unless the new name is taken.
+fn rename_to_free(from: &Path, to: &Path) -> io::Result<()> {
+    match renameat2(AT_FDCWD, from, AT_FDCWD, to, RenameFlags::RENAME_NOREPLACE) {
+        // Kernels before 3.15, and network file systems. A link is never put over another name.
+        Err(Errno::EINVAL | Errno::ENOSYS | Errno::EOPNOTSUPP) => {
+            fs::hard_link(from, to)?;
+            fs::remove_file(from)
+        }
+        renamed => Ok(renamed?),
     }
 }
 

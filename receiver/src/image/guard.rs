@@ -2,27 +2,42 @@
 //!
 //! This room only explains: what keeps a device from being opened is O_EXCL, which the kernel
 //! refuses while the device, or a part of it, is mounted, swapped to or built upon, in any mount
-//! namespace.
+//! namespace. Only loop devices on top of it are nothing to the kernel.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::sysfs::{BlockDevice, DeviceNumber};
+use super::sysfs::{BlockDevice, DeviceNumber, Holder};
 
 /// One thing that uses a block device, and how to end that.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum DeviceUse {
-    /// It, or a partition of it, is mounted.
+    /// This system runs from it.
+    Root {
+        /// The device, a partition of it, or what is built on it.
+        device: String,
+    },
+    /// It, a partition of it or what is built on it is mounted.
     Mounted {
-        /// The device or partition.
+        /// The device that is.
         device: String,
         /// Where.
         mount_point: PathBuf,
     },
-    /// It, or a partition of it, is swapped to.
+    /// The same, but only other processes see it.
+    MountedElsewhere {
+        /// The device that is.
+        device: String,
+        /// Where, for them.
+        mount_point: PathBuf,
+        /// One of them.
+        process: u32,
+    },
+    /// It, a partition of it or what is built on it is swapped to.
     Swap {
-        /// The device or partition.
+        /// The device that is.
         device: String,
     },
     /// Another device is built on it or on a partition of it.
@@ -31,6 +46,8 @@ pub enum DeviceUse {
         device: String,
         /// The other device.
         holder: String,
+        /// The command that ends it.
+        release: String,
     },
     /// Another program has locked it.
     Locked,
@@ -41,16 +58,27 @@ pub enum DeviceUse {
 impl fmt::Display for DeviceUse {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Root { device } => write!(
+                f,
+                "this system runs from {device}, its root file system; to overwrite it, boot \
+                 another one, such as an initramfs"
+            ),
             Self::Mounted { device, mount_point } => {
                 let mount_point = mount_point.display();
                 write!(f, "{device} is mounted on {mount_point} (umount {mount_point})")
             }
+            Self::MountedElsewhere { device, mount_point, process } => {
+                let mount_point = mount_point.display();
+                write!(
+                    f,
+                    "{device} is mounted on {mount_point} in the mount namespace of process \
+                     {process} (nsenter -t {process} -m umount {mount_point})"
+                )
+            }
             Self::Swap { device } => write!(f, "{device} is used as swap (swapoff {device})"),
-            Self::Held { device, holder } => write!(
-                f,
-                "{device} is held by {holder} (close it with vgchange -an, dmsetup remove, \
-                 cryptsetup close or mdadm --stop)"
-            ),
+            Self::Held { device, holder, release } => {
+                write!(f, "{device} is held by {holder} ({release})")
+            }
             Self::Locked => {
                 f.write_str("another program has locked it, perhaps a second receiver or an fsck")
             }
@@ -62,17 +90,55 @@ impl fmt::Display for DeviceUse {
     }
 }
 
-/// Everything that is known to use the device or its partitions; `root` is `/` but in tests.
+/// Everything that is known to use the device, its partitions or the disk that it is a partition
+/// of, in the order in which to end it; `root` is `/` but in tests.
 pub(super) fn uses_of(root: &Path, number: DeviceNumber) -> Vec<DeviceUse> {
     let Some(device) = BlockDevice::find(root, number) else { return Vec::new() };
+    let loops: Vec<BlockDevice> =
+        BlockDevice::all(root).into_iter().filter(|it| it.backing_file().is_some()).collect();
     let mut family = device.partitions(root);
+    family.extend(device.disk(root));
     family.insert(0, device);
+    let mut holds = Vec::new();
+    let mut seen: BTreeSet<DeviceNumber> = family.iter().map(|device| device.number).collect();
+    // Grows while it is walked: what is built on it, what is built on that, and so on.
+    let mut at = 0;
+    while let Some(device) = family.get(at).cloned() {
+        for (holder, number, release) in holders(&device, &loops) {
+            holds.push(DeviceUse::Held { device: path_of(&device), holder, release });
+            let found = number.filter(|number| seen.insert(*number));
+            family.extend(found.and_then(|number| BlockDevice::find(root, number)));
+        }
+        at += 1;
+    }
     let read = |path| fs::read_to_string(root.join(path)).unwrap_or_default();
     let mut uses = mounts(&read("proc/self/mountinfo"), &family);
     uses.extend(swaps(&read("proc/swaps"), &family));
-    for device in &family {
-        let held = |holder| DeviceUse::Held { device: path_of(device), holder };
-        uses.extend(device.holders().into_iter().map(held));
+    // What is built last is to be taken down first.
+    uses.extend(holds.into_iter().rev());
+    uses
+}
+
+/// Mounts of the device or its partitions that this process does not see, one for each namespace.
+pub(super) fn uses_elsewhere(root: &Path, number: DeviceNumber) -> Vec<DeviceUse> {
+    let Some(device) = BlockDevice::find(root, number) else { return Vec::new() };
+    let mut family = device.partitions(root);
+    family.insert(0, device);
+    let entries = fs::read_dir(root.join("proc")).into_iter().flatten().flatten();
+    let mut processes: Vec<u32> =
+        entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
+    processes.sort_unstable();
+    let (mut namespaces, mut uses) = (BTreeSet::new(), Vec::new());
+    for process in processes {
+        let directory = root.join("proc").join(process.to_string());
+        let Ok(namespace) = fs::read_link(directory.join("ns/mnt")) else { continue };
+        if namespaces.insert(namespace) {
+            let mountinfo = fs::read_to_string(directory.join("mountinfo")).unwrap_or_default();
+            let mounts = mount_points(&mountinfo, &family);
+            uses.extend(mounts.into_iter().map(|(device, mount_point)| {
+                DeviceUse::MountedElsewhere { device, mount_point, process }
+            }));
+        }
     }
     uses
 }
@@ -82,9 +148,52 @@ pub(super) fn is_read_only(root: &Path, number: DeviceNumber) -> bool {
     BlockDevice::find(root, number).is_some_and(|device| device.is_read_only())
 }
 
-/// Mounts of these devices, from `/proc/self/mountinfo` (proc_pid_mountinfo(5)):
-/// `id parent major:minor root mount-point options [fields] - type source options`.
+/// What is built on a device, with its number and the command that takes it down.
+fn holders(
+    device: &BlockDevice,
+    loops: &[BlockDevice],
+) -> Vec<(String, Option<DeviceNumber>, String)> {
+    let held = |holder: Holder| (holder.to_string(), holder.number, release_of(&holder));
+    let path = device.path();
+    let looped = loops.iter().filter(|it| it.backing_file().as_ref() == Some(&path)).map(|it| {
+        (it.name.clone(), Some(it.number), format!("losetup -d {}", it.path().display()))
+    });
+    device.holders().into_iter().map(held).chain(looped).collect()
+}
+
+/// How to take a device down that is built on others.
+fn release_of(holder: &Holder) -> String {
+    let name = &holder.name;
+    let Some(given_name) = &holder.given_name else {
+        return match name.trim_end_matches(|c: char| c.is_ascii_digit()) {
+            "md" => format!("mdadm --stop /dev/{name}"),
+            "bcache" => format!("echo 1 > /sys/block/{name}/bcache/stop"),
+            _ => format!("find out what made {name}, and close it there"),
+        };
+    };
+    match holder.uuid.split('-').next().unwrap_or_default() {
+        "LVM" => format!("vgchange -an, or: dmsetup remove {given_name}"),
+        "CRYPT" => format!("cryptsetup close {given_name}"),
+        "mpath" => format!("multipath -f {given_name}, or write to /dev/mapper/{given_name}"),
+        _ => format!("dmsetup remove {given_name}"),
+    }
+}
+
+/// Mounts of these devices that this process sees.
 fn mounts(mountinfo: &str, family: &[BlockDevice]) -> Vec<DeviceUse> {
+    let mounted = |(device, mount_point): (String, PathBuf)| match mount_point.to_str() {
+        Some("/") => DeviceUse::Root { device },
+        _ => DeviceUse::Mounted { device, mount_point },
+    };
+    let mut uses: Vec<DeviceUse> =
+        mount_points(mountinfo, family).into_iter().map(mounted).collect();
+    uses.dedup();
+    uses
+}
+
+/// Which of these devices is mounted where, from a mountinfo (proc_pid_mountinfo(5)):
+/// `id parent major:minor root mount-point options [fields] - type source options`.
+fn mount_points(mountinfo: &str, family: &[BlockDevice]) -> Vec<(String, PathBuf)> {
     let mounted = |line: &str| {
         let (before, after) = line.split_once(" - ")?;
         let mut before = before.split(' ').skip(2);
@@ -94,12 +203,9 @@ fn mounts(mountinfo: &str, family: &[BlockDevice]) -> Vec<DeviceUse> {
         let source = after.split(' ').nth(1)?;
         let device =
             family.iter().find(|device| device.number == number || path_of(device) == source)?;
-        let mount_point = PathBuf::from(unescaped(mount_point));
-        Some(DeviceUse::Mounted { device: path_of(device), mount_point })
+        Some((path_of(device), PathBuf::from(unescaped(mount_point))))
     };
-    let mut uses: Vec<DeviceUse> = mountinfo.lines().filter_map(mounted).collect();
-    uses.dedup();
-    uses
+    mountinfo.lines().filter_map(mounted).collect()
 }
 
 /// Which of these devices are in `/proc/swaps`: a heading, then a path at the start of each line.
@@ -110,7 +216,7 @@ fn swaps(swaps: &str, family: &[BlockDevice]) -> Vec<DeviceUse> {
 }
 
 fn path_of(device: &BlockDevice) -> String {
-    format!("/dev/{}", device.name)
+    device.path().display().to_string()
 }
 
 /// Undoes the kernel's `\040` for a space and its like.
@@ -138,34 +244,17 @@ mod tests {
     use std::os::unix::fs::symlink;
 
     use super::*;
-    use crate::image::testing::Scratch;
+    use crate::image::machine::Machine;
 
-    /// A tree like the kernel's, with the disk `sda` (8:0) and its partitions 1 and 2.
-    fn machine(mountinfo: &str, swaps: &str) -> Scratch {
-        let scratch = Scratch::new();
-        let write = |path: &str, text: &str| {
-            let path = scratch.path().join(path);
-            fs::create_dir_all(path.parent().unwrap()).unwrap();
-            fs::write(path, text).unwrap();
-        };
-        write("proc/self/mountinfo", mountinfo);
-        write("proc/swaps", &format!("Filename Type Size Used Priority\n{swaps}"));
-        write("sys/devices/sda/ro", "0\n");
-        fs::create_dir_all(scratch.path().join("sys/dev/block")).unwrap();
-        for (name, number) in [("sda", "8:0"), ("sda/sda1", "8:1"), ("sda/sda2", "8:2")] {
-            write(&format!("sys/devices/{name}/dev"), &format!("{number}\n"));
-            if name != "sda" {
-                write(&format!("sys/devices/{name}/partition"), "1\n");
-            }
-            fs::create_dir_all(scratch.path().join(format!("sys/devices/{name}/holders"))).unwrap();
-            let link = scratch.path().join("sys/dev/block").join(number);
-            symlink(format!("../../devices/{name}"), link).unwrap();
-        }
-        scratch
+    fn machine(mountinfo: &str, swaps: &str) -> Machine {
+        let machine = Machine::new();
+        machine.write("proc/self/mountinfo", mountinfo);
+        machine.write("proc/swaps", &format!("Filename Type Size Used Priority\n{swaps}"));
+        machine
     }
 
-    fn uses(machine: &Scratch, number: &str) -> Vec<String> {
-        let uses = uses_of(machine.path(), DeviceNumber::parse(number).unwrap());
+    fn uses(machine: &Machine, number: &str) -> Vec<String> {
+        let uses = uses_of(machine.root(), DeviceNumber::parse(number).unwrap());
         uses.iter().map(DeviceUse::to_string).collect()
     }
 
@@ -198,22 +287,113 @@ mod tests {
     #[test]
     fn swap_and_holders_are_named() {
         let machine = machine("", "/dev/sda1 partition 1024 0 -2\n/swapfile file 1 0 -3\n");
-        let holder = machine.path().join("sys/devices/sda/sda2/holders/dm-0/dm");
-        fs::create_dir_all(&holder).unwrap();
-        fs::write(holder.join("name"), "vg-root\n").unwrap();
+        machine.add("dm-0", "253:0");
+        machine.set("dm-0", "dm/name", "vg-root\n");
+        machine.set("dm-0", "dm/uuid", "LVM-abc\n");
+        machine.hold("sda/sda2", "dm-0");
+        let held = "/dev/sda2 is held by dm-0 (vg-root) (vgchange -an, or: dmsetup remove vg-root)";
+        let swap = "/dev/sda1 is used as swap (swapoff /dev/sda1)";
+        assert_eq!(uses(&machine, "8:0"), [swap, held]);
+    }
+
+    #[test]
+    fn what_is_built_on_what_is_built_on_it_is_found_and_comes_down_first() {
+        let mountinfo = "40 1 253:1 / /home rw - ext4 /dev/mapper/home rw\n";
+        let machine = machine(mountinfo, "/dev/dm-1 partition 1024 0 -2\n");
+        for (name, number, given, uuid) in
+            [("dm-0", "253:0", "crypt", "CRYPT-LUKS2-1"), ("dm-1", "253:1", "home", "LVM-2")]
+        {
+            machine.add(name, number);
+            machine.set(name, "dm/name", given);
+            machine.set(name, "dm/uuid", uuid);
+        }
+        machine.hold("sda/sda1", "dm-0");
+        machine.hold("dm-0", "dm-1");
+        // Whatever the kernel shows, this must end.
+        machine.hold("dm-1", "dm-0");
+        let expected = [
+            "/dev/dm-1 is mounted on /home (umount /home)",
+            "/dev/dm-1 is used as swap (swapoff /dev/dm-1)",
+            "/dev/dm-1 is held by dm-0 (crypt) (cryptsetup close crypt)",
+            "/dev/dm-0 is held by dm-1 (home) (vgchange -an, or: dmsetup remove home)",
+            "/dev/sda1 is held by dm-0 (crypt) (cryptsetup close crypt)",
+        ];
+        assert_eq!(uses(&machine, "8:0"), expected);
+        assert_eq!(uses(&machine, "8:2"), [""; 0], "the other partition");
+    }
+
+    #[test]
+    fn a_partition_is_used_where_its_disk_is() {
+        let machine = machine("40 1 8:0 / /srv rw - ext4 /dev/sda rw\n", "");
+        machine.add("md127", "9:127");
+        machine.hold("sda", "md127");
+        let mounted = "/dev/sda is mounted on /srv (umount /srv)";
+        let held = "/dev/sda is held by md127 (mdadm --stop /dev/md127)";
+        for number in ["8:0", "8:1", "8:2"] {
+            assert_eq!(uses(&machine, number), [mounted, held], "{number}");
+        }
+    }
+
+    #[test]
+    fn each_maker_of_devices_has_a_command_that_takes_them_down() {
+        let release = |name: &str, given_name: Option<&str>, uuid: &str| {
+            let given_name = given_name.map(str::to_owned);
+            release_of(&Holder { name: name.into(), number: None, given_name, uuid: uuid.into() })
+        };
+        let mapped = |uuid| release("dm-3", Some("x"), uuid);
+        assert_eq!(mapped("mpath-36"), "multipath -f x, or write to /dev/mapper/x");
+        assert_eq!(mapped(""), "dmsetup remove x");
+        assert_eq!(release("bcache2", None, ""), "echo 1 > /sys/block/bcache2/bcache/stop");
+        assert!(release("drbd0", None, "").contains("drbd0"));
+    }
+
+    #[test]
+    fn the_disk_that_the_system_runs_from_is_called_so() {
+        let machine = machine("22 1 8:2 / / rw - ext4 /dev/root rw\n", "");
         let uses = uses(&machine, "8:0");
-        assert_eq!(uses[0], "/dev/sda1 is used as swap (swapoff /dev/sda1)");
-        assert!(uses[1].starts_with("/dev/sda2 is held by dm-0 (vg-root) (close it with"));
-        assert_eq!(uses.len(), 2);
+        assert!(uses[0].starts_with("this system runs from /dev/sda2, its root"), "{uses:?}");
+        assert_eq!(uses.len(), 1);
+    }
+
+    #[test]
+    fn a_loop_device_on_a_partition_holds_it() {
+        let machine = machine("", "");
+        machine.add("loop3", "7:3");
+        machine.set("loop3", "loop/backing_file", "/dev/sda2\n");
+        let held = "/dev/sda2 is held by loop3 (losetup -d /dev/loop3)";
+        assert_eq!(uses(&machine, "8:0"), [held]);
+        assert_eq!(uses(&machine, "7:3"), [""; 0]);
+    }
+
+    #[test]
+    fn a_mount_that_only_others_see_is_told_once_with_one_of_them() {
+        let machine = machine("", "");
+        for (process, namespace) in [(30, 2), (4, 1), (200, 2)] {
+            let mountinfo = "40 1 8:1 / /data rw - ext4 /dev/sda1 rw\n";
+            let mountinfo = if namespace == 2 { mountinfo } else { "" };
+            machine.write(&format!("proc/{process}/mountinfo"), mountinfo);
+            machine.write(&format!("proc/{process}/ns/net"), "");
+            let link = machine.root().join(format!("proc/{process}/ns/mnt"));
+            symlink(format!("mnt:[{namespace}]"), link).unwrap();
+        }
+        let number = DeviceNumber::parse("8:0").unwrap();
+        let uses = uses_elsewhere(machine.root(), number);
+        let [only] = &uses[..] else { panic!("{uses:?}") };
+        assert_eq!(
+            only.to_string(),
+            "/dev/sda1 is mounted on /data in the mount namespace of process 30 (nsenter -t 30 -m \
+             umount /data)"
+        );
     }
 
     #[test]
     fn the_read_only_flag_is_read() {
         let machine = machine("", "");
         let number = DeviceNumber::parse("8:0").unwrap();
-        assert!(!is_read_only(machine.path(), number));
-        fs::write(machine.path().join("sys/devices/sda/ro"), "1\n").unwrap();
-        assert!(is_read_only(machine.path(), number));
+        machine.set("sda", "ro", "0\n");
+        assert!(!is_read_only(machine.root(), number));
+        machine.set("sda", "ro", "1\n");
+        assert!(is_read_only(machine.root(), number));
     }
 
     #[test]

@@ -12,12 +12,17 @@
 mod assembler;
 mod device;
 mod direct;
+mod disk;
+mod ends;
 mod file;
 mod flusher;
 mod guard;
+mod holes;
 mod index_assembly;
 mod order;
 mod rate;
+mod rescan;
+mod select;
 mod store;
 mod sysfs;
 mod target;
@@ -25,13 +30,18 @@ mod workbench;
 mod writer;
 
 #[cfg(test)]
+mod machine;
+#[cfg(test)]
 mod testing;
 
 pub use assembler::Assembler;
+pub use disk::{Disk, Partition};
 pub use guard::DeviceUse;
+pub use holes::Holes;
 pub use index_assembly::{IndexAssembly, IndexError};
 pub use rate::DrainRate;
+pub use select::Selected;
 pub use store::{Progress, Store, Work};
-pub use target::Target;
+pub use target::{Target, TargetOptions};
 pub use workbench::{Checked, Workbench, ZeroBatch};
 pub use writer::{Writer, Written};

@@ -1,12 +1,13 @@
 //! The order of writes: a disk that is half written must never boot nor be mistaken for the old
-//! one. On a device the first block, which holds the partition table, is written last:
+//! one. On a device the first and the last block, which hold partition tables, are zeroed at the
+//! start and written last, and of them last of all what makes a disk look like one:
 //!
 //! ```text
-//! zeroes over block 0 | flush | blocks 1 ... n-1 in any order | flush | block 0 | flush
+//! zeroes over both ends | flush | blocks between, in any order | flush
+//! last block, first block but its beginning | flush | the beginning of the first block | flush
 //! ```
 //!
-//! (A backup GPT at the end of the disk is of no use to anybody without the protective MBR in
-//! block 0.) A file gets its name last and needs none of this. An error is final: what a failed
+//! A file gets its name last and needs none of this. An error is final: what a failed
 //! fsync has dropped from the page cache, a second one does not bring back.
 
 use std::ops::Range;
@@ -16,8 +17,10 @@ use std::time::Duration;
 
 use imgcast_common::bits::BitSet;
 use imgcast_common::layout::Layout;
+use imgcast_common::sectors::SectorSize;
 
 use super::direct::Bounce;
+use super::ends::{End, Ends};
 use super::flusher::Flusher;
 use super::rate::{TargetRate, now};
 use super::target::Target;
@@ -44,10 +47,10 @@ pub(super) struct Output {
 /// What is where.
 #[derive(Debug)]
 struct Books {
-    /// What the first block of a device is to be, at last.
-    first: First,
+    /// What the ends of a device are to be, at last.
+    ends: Ends,
     /// Whether nothing on the target can be mistaken for a whole disk: for a device, whether its
-    /// first block has been zeroed.
+    /// ends have been zeroed.
     is_shielded: bool,
     stored: BitSet,
     /// Since a flush was begun.
@@ -56,18 +59,11 @@ struct Books {
     written_bytes: u64,
 }
 
-#[derive(Debug)]
-enum First {
-    Missing,
-    Held(Vec<u8>),
-    Zero,
-}
-
 impl Order {
     /// Nothing is written yet.
     pub(super) fn new(layout: Layout, target: &Target) -> Self {
         let books = Books {
-            first: First::Missing,
+            ends: Ends::new(layout.blocks()),
             is_shielded: !target.is_device(),
             stored: BitSet::new(layout.blocks()),
             unflushed_bytes: 0,
@@ -96,11 +92,17 @@ impl Order {
             let text = format!("block {number} was to be written with {} octets", bytes.len());
             return Err(Error::Internal { text });
         }
-        if number == 0 && self.is_device {
+        if self.is_device {
             let mut books = lock(&self.books);
-            books.stored.insert(number);
-            books.first = First::Held(bytes);
-            return Ok(Written::Stored { number, buffer: None });
+            if books.ends.has(number) {
+                if number == 0 {
+                    // Announced it was, but only now it is known.
+                    output.target.check_sectors(SectorSize::of_gpt(&bytes))?;
+                }
+                books.stored.insert(number);
+                books.ends.hold(number, bytes);
+                return Ok(Written::Stored { number, buffer: None });
+            }
         }
         self.shield(&output.target)?;
         lock(&self.rate).begin(now());
@@ -136,9 +138,8 @@ impl Order {
     /// Makes a run of blocks read as zeroes.
     pub(super) fn zero(&self, output: &Output, blocks: Range<u32>) -> Result<Written, Error> {
         let mut rest = blocks.start..blocks.end.min(self.layout.blocks());
-        if rest.start == 0 && !rest.is_empty() && self.is_device {
-            lock(&self.books).first = First::Zero;
-            rest.start = 1;
+        if self.is_device {
+            rest = lock(&self.books).ends.zero(&rest);
         }
         if !rest.is_empty() {
             self.shield(&output.target)?;
@@ -164,20 +165,14 @@ impl Order {
             return Err(Error::Internal { text });
         }
         books.flush(&target)?;
-        match std::mem::replace(&mut books.first, First::Missing) {
-            First::Missing => {}
-            First::Held(bytes) => {
-                target.write(&bytes, 0, &mut Bounce::default())?;
-                books.note(0, bytes.len());
-            }
-            First::Zero => books.shield(&target, &self.layout)?,
+        if self.is_device {
+            books.write_ends(&target, &self.layout)?;
         }
-        books.flush(&target)?;
         target.commit()?;
         Ok(Written::Flushed { written_bytes: books.written_bytes })
     }
 
-    /// Zeroes the first block of a device, on disk, before anything else changes there.
+    /// Zeroes the ends of a device, on disk, before anything else changes there.
     fn shield(&self, target: &Target) -> Result<(), Error> {
         // Whoever comes second waits.
         lock(&self.books).shield(target, &self.layout)
@@ -210,11 +205,36 @@ impl Books {
 
     fn shield(&mut self, target: &Target, layout: &Layout) -> Result<(), Error> {
         if !self.is_shielded {
-            target.zero(layout.block_range(0))?;
+            for number in self.ends.numbers() {
+                target.zero(layout.block_range(number))?;
+            }
             self.flush(target)?;
             self.is_shielded = true;
         }
         Ok(())
+    }
+
+    /// Makes the ends what they are to be: the beginning of the first one last, once the rest of
+    /// both is on disk.
+    fn write_ends(&mut self, target: &Target, layout: &Layout) -> Result<(), Error> {
+        self.shield(target, layout)?;
+        let mut bounce = Bounce::default();
+        let mut beginning = Vec::new();
+        for number in self.ends.numbers() {
+            let End::Held(bytes) = self.ends.take(number) else { continue };
+            let kept = if number == 0 { bytes.len().min(BEGINNING_OCTETS) } else { 0 };
+            let offset = layout.block_range(number).start + kept as u64;
+            target.write(&bytes[kept..], offset, &mut bounce)?;
+            self.note(offset, bytes.len() - kept);
+            if number == 0 {
+                beginning = bytes;
+                beginning.truncate(kept);
+            }
+        }
+        self.flush(target)?;
+        target.write(&beginning, 0, &mut bounce)?;
+        self.note(0, beginning.len());
+        self.flush(target)
     }
 
     fn flush(&mut self, target: &Target) -> Result<(), Error> {
@@ -234,6 +254,9 @@ fn flush_error(
     Error::Flush { path: target.path().into(), offset, unflushed_bytes, source }
 }
 
+/// Without it a disk has no partition table: the header of a GPT is in the second sector, and a
+/// sector has up to 4096 octets.
+const BEGINNING_OCTETS: usize = 8192;
 /// A flush is begun whenever so much is written, and as much more may be written meanwhile: a disk
 /// that makes 100 MB/s has two thirds of a second to go when the last block comes. Measured: 64
 /// MiB are no faster, and each halving below this is slower.

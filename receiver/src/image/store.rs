@@ -14,6 +14,7 @@ use imgcast_common::{
     fec::BlockShape,
     id::{BlockId, EncodingSymbolId, ImageId, Stream},
     layout::{BLOCK_LOG2_DEFAULT, Layout},
+    sectors::SectorSize,
     tree::Index,
 };
 use tracing::warn;
@@ -108,11 +109,19 @@ impl Store {
         })
     }
 
+    /// Whether the partition table of the image to come means something on the target.
+    ///
+    /// # Errors
+    /// [`Error::Target`].
+    pub fn check_sectors(&self, of_image: Option<SectorSize>) -> Result<(), Error> {
+        self.target.as_ref().map_or(Ok(()), |target| target.check_sectors(of_image))
+    }
+
     /// An image of this cut is to come. Blocks of an index that is not complete yet are kept if
     /// they are of `same_index`.
     ///
     /// # Errors
-    /// [`Error::TargetTooSmall`]; [`Error::Usage`] if there is too little memory for its blocks.
+    /// [`Error::Target`]; [`Error::Usage`] if there is too little memory for its blocks.
     pub fn begin(&mut self, layout: Layout, same_index: bool) -> Result<(), Error> {
         if let Some(target) = &self.target {
             target.check_size(layout.bytes())?;
@@ -178,7 +187,7 @@ impl Store {
     /// verified and made in the background.
     ///
     /// # Errors
-    /// [`Error::TargetNoRoom`], or whatever keeps the target from being written; inside, what is
+    /// [`Error::Target`], or whatever keeps the target from being written; inside, what is
     /// wrong with the index, which is forgotten then.
     pub fn put_index_together(
         &mut self,

@@ -12,11 +12,16 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
+use imgcast_common::sectors::SectorSize;
+use tracing::warn;
+
 use super::device::Device;
 use super::direct::{Bounce, DirectFile};
+use super::disk::Disk;
 use super::file::OutputFile;
+use super::holes::Holes;
 use super::sysfs::DeviceNumber;
-use crate::error::Error;
+use crate::error::{Error, TargetError};
 
 /// An output that is ready to be written to. Dropped before it is finished, a file leaves nothing
 /// behind and a device is as far as it was written.
@@ -29,19 +34,36 @@ pub struct Target {
     kind: Kind,
 }
 
+/// What the operator allows and wants.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct TargetOptions {
+    /// Whether a file of the output's name may be replaced.
+    pub overwrite: bool,
+    /// How ranges of a device come to read as zeroes.
+    pub holes: Holes,
+}
+
 impl Target {
+    /// Opens `path` for an image, without any option.
+    ///
+    /// # Errors
+    /// As of [`open_with`](Self::open_with).
+    pub fn open(path: &Path) -> Result<Self, Error> {
+        Self::open_with(path, TargetOptions::default())
+    }
+
     /// Opens `path` for an image. Nothing is overwritten yet: of a file only its temporary is
     /// created, a device is only held.
     ///
     /// # Errors
-    /// [`Error::TargetKind`], [`Error::TargetBusy`], [`Error::TargetReadOnly`] or
-    /// [`Error::TargetOpen`], with `path` in it.
-    pub fn open(path: &Path) -> Result<Self, Error> {
-        let unfit = |kind| Err(Error::TargetKind { path: path.into(), kind });
+    /// [`TargetError::Kind`], [`TargetError::Exists`], [`TargetError::Busy`],
+    /// [`TargetError::ReadOnly`] or [`TargetError::Open`], with `path` in it.
+    pub fn open_with(path: &Path, options: TargetOptions) -> Result<Self, Error> {
+        let unfit = |kind| Err(TargetError::Kind { path: path.into(), kind }.into());
         let kind = match fs::metadata(path) {
             Ok(metadata) => match unfit_kind(&metadata) {
                 Some(kind) => return unfit(kind),
-                None => open_existing(path, &metadata)?,
+                None => open_existing(path, &metadata, options)?,
             },
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 if fs::symlink_metadata(path).is_ok() {
@@ -57,7 +79,7 @@ impl Target {
                 }
                 Kind::File(OutputFile::create(directory.join(name), None)?)
             }
-            Err(source) => return Err(Error::TargetOpen { path: path.into(), source }),
+            Err(source) => return Err(TargetError::Open { path: path.into(), source }.into()),
         };
         let direct = DirectFile::reopen(kind.file());
         Ok(Self { path: path.into(), direct, kind })
@@ -82,13 +104,41 @@ impl Target {
     /// [`check_room`](Self::check_room) decides for it once the zero blocks are known.
     ///
     /// # Errors
-    /// [`Error::TargetTooSmall`].
+    /// [`TargetError::TooSmall`].
     pub fn check_size(&self, image_bytes: u64) -> Result<(), Error> {
         match self.capacity() {
             Some(target_bytes) if target_bytes < image_bytes => {
-                Err(Error::TargetTooSmall { path: self.path.clone(), image_bytes, target_bytes })
+                let path = self.path.clone();
+                Err(TargetError::TooSmall { path, image_bytes, target_bytes }.into())
             }
             _ => Ok(()),
+        }
+    }
+
+    /// Whether the partition table of an image, which counts in sectors of this size, means
+    /// something on this device. A file is of any size.
+    ///
+    /// # Errors
+    /// [`TargetError::SectorSize`].
+    pub fn check_sectors(&self, of_image: Option<SectorSize>) -> Result<(), Error> {
+        let (Some(image_octets), Kind::Device(device)) = (of_image, &self.kind) else {
+            return Ok(());
+        };
+        match device.sector_octets() {
+            Some(target_octets) if target_octets != image_octets.octets() => {
+                let path = self.path.clone();
+                Err(TargetError::SectorSize { path, target_octets, image_octets }.into())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// What will be overwritten, if it is a device.
+    #[must_use]
+    pub fn disk(&self) -> Option<Disk> {
+        match &self.kind {
+            Kind::File(_) => None,
+            Kind::Device(device) => Some(device.disk(&self.path)),
         }
     }
 
@@ -96,15 +146,16 @@ impl Target {
     /// lie in blocks that are not zero. Others may fill it up later all the same.
     ///
     /// # Errors
-    /// [`Error::TargetNoRoom`]. A file system that does not tell has room.
+    /// [`TargetError::NoRoom`]. A file system that does not tell has room.
     pub fn check_room(&self, data_bytes: u64) -> Result<(), Error> {
         let Kind::File(file) = &self.kind else { return Ok(()) };
         match file.free_bytes() {
-            Ok(free_bytes) if free_bytes < data_bytes => Err(Error::TargetNoRoom {
+            Ok(free_bytes) if free_bytes < data_bytes => Err(TargetError::NoRoom {
                 path: self.path.clone(),
                 needed_bytes: data_bytes,
                 free_bytes,
-            }),
+            }
+            .into()),
             _ => Ok(()),
         }
     }
@@ -177,13 +228,19 @@ impl Target {
         self.kind.file().sync_data()
     }
 
-    /// Gives a file its name; of a device nothing is left to do.
+    /// Gives a file its name; of a device the kernel is to know the new partitions.
     pub(super) fn commit(self) -> Result<(), Error> {
-        match self.kind {
-            Kind::File(file) => {
-                file.commit().map_err(|source| Error::Rename { path: self.path, source })
+        let Self { path, direct, kind } = self;
+        drop(direct);
+        match kind {
+            Kind::File(file) => file.commit(path),
+            Kind::Device(device) => {
+                if let Err(error) = device.reread_partitions() {
+                    let path = path.display();
+                    warn!(%error, "{path} is written, but the kernel keeps to its old partitions");
+                }
+                Ok(())
             }
-            Kind::Device(_) => Ok(()),
         }
     }
 
@@ -207,12 +264,20 @@ impl Kind {
     }
 }
 
-fn open_existing(path: &Path, metadata: &Metadata) -> Result<Kind, Error> {
+fn open_existing(
+    path: &Path,
+    metadata: &Metadata,
+    options: TargetOptions,
+) -> Result<Kind, TargetError> {
     if metadata.file_type().is_block_device() {
-        return Device::open(path, DeviceNumber::of(metadata.rdev())).map(Kind::Device);
+        let number = DeviceNumber::of(metadata.rdev());
+        return Device::open(path, number, options.holes).map(Kind::Device);
+    }
+    if !options.overwrite {
+        return Err(TargetError::Exists { path: path.into(), kept: None });
     }
     let canonical = fs::canonicalize(path);
-    let canonical = canonical.map_err(|source| Error::TargetOpen { path: path.into(), source })?;
+    let canonical = canonical.map_err(|source| TargetError::Open { path: path.into(), source })?;
     OutputFile::create(canonical, Some(metadata)).map(Kind::File)
 }
 
@@ -233,10 +298,10 @@ fn unfit_kind(metadata: &Metadata) -> Option<&'static str> {
 }
 
 /// The directory that holds `path`, with all links followed.
-fn directory_of(path: &Path) -> Result<PathBuf, Error> {
+fn directory_of(path: &Path) -> Result<PathBuf, TargetError> {
     let parent = path.parent().map_or(OsStr::new("."), Path::as_os_str);
     let parent = Path::new(if parent.is_empty() { OsStr::new(".") } else { parent });
-    fs::canonicalize(parent).map_err(|source| Error::TargetOpen { path: parent.into(), source })
+    fs::canonicalize(parent).map_err(|source| TargetError::Open { path: parent.into(), source })
 }
 
 /// Measured: two at a time keep a disk busy while a block is copied.
@@ -321,7 +386,8 @@ mod tests {
         let dead_run = scratch.path().join(".disk.img.00000000.part");
         fs::write(&dead_run, "debris").unwrap();
 
-        let target = Target::open(&link).unwrap();
+        let options = TargetOptions { overwrite: true, ..TargetOptions::default() };
+        let target = Target::open_with(&link, options).unwrap();
         target.write(b"new", 0, &mut Bounce::default()).unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"old");
         target.commit().unwrap();
@@ -329,6 +395,29 @@ mod tests {
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o640);
         assert!(fs::symlink_metadata(&link).unwrap().is_symlink(), "the link leads there still");
         assert_eq!(fs::read(&dead_run).unwrap(), b"debris");
+    }
+
+    #[test]
+    fn a_file_that_is_there_is_refused_and_one_that_comes_meanwhile_is_left_alone() {
+        let scratch = Scratch::new();
+        let path = scratch.path().join("disk.img");
+        fs::write(&path, "old").unwrap();
+        let error = open_error(&path);
+        assert_eq!((error.code(), error.exit_code()), ("target-exists", 7), "{error}");
+        assert_eq!(scratch.names(), ["disk.img"]);
+
+        fs::remove_file(&path).unwrap();
+        let target = Target::open(&path).unwrap();
+        target.write(b"new", 0, &mut Bounce::default()).unwrap();
+        fs::write(&path, "another").unwrap();
+        let error = target.commit().unwrap_err();
+        assert_eq!((error.code(), error.exit_code()), ("target-exists", 7), "{error}");
+        assert_eq!(fs::read(&path).unwrap(), b"another");
+        let Error::Target(TargetError::Exists { kept: Some(kept), .. }) = error else {
+            panic!("{error}")
+        };
+        assert_eq!(fs::read(&kept).unwrap(), b"new");
+        assert_eq!(scratch.names().len(), 2);
     }
 
     #[test]

@@ -57,6 +57,12 @@ impl LoopDevice {
         Self::attach_with(&["--find", "--show", "--read-only"], test, bytes)
     }
 
+    /// One with logical sectors of so many octets.
+    pub(super) fn attach_of_sectors(test: &str, bytes: usize, octets: u32) -> Option<Self> {
+        let octets = octets.to_string();
+        Self::attach_with(&["--find", "--show", "--sector-size", &octets], test, bytes)
+    }
+
     fn attach_with(options: &[&str], test: &str, bytes: usize) -> Option<Self> {
         // The owner of our own /proc entry is who we are.
         if fs::metadata("/proc/self").unwrap().uid() != 0 {
@@ -82,6 +88,11 @@ impl LoopDevice {
     pub(super) fn contents(&self) -> Vec<u8> {
         File::open(&self.path).unwrap().sync_all().unwrap();
         fs::read(&self.path).unwrap()
+    }
+
+    /// The file behind it.
+    pub(super) fn backing(&self) -> PathBuf {
+        self.scratch.path().join("backing")
     }
 
     /// A directory for mount points and other files.

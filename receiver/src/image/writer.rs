@@ -38,7 +38,7 @@ impl Writer {
     /// `queue_max` tasks wait; as many as blocks may be in memory, and nobody ever waits for room.
     ///
     /// # Errors
-    /// [`Error::TargetTooSmall`], [`Error::Write`] if a file cannot become as long as the image,
+    /// [`Error::Target`], [`Error::Write`] if a file cannot become as long as the image,
     /// [`Error::System`] if there is no thread to be had.
     pub fn start(
         target: Target,
@@ -338,32 +338,34 @@ mod tests {
     }
 
     #[test]
-    fn the_first_block_of_a_device_is_zeroed_first_and_written_last() {
-        let test = "the_first_block_of_a_device_is_zeroed_first_and_written_last";
+    fn the_ends_of_a_device_are_zeroed_first_and_written_last() {
+        let test = "the_ends_of_a_device_are_zeroed_first_and_written_last";
         let Some(device) = LoopDevice::attach(test, 1 << 20) else { return };
         let (layout, mut image) = image();
         image[2 * 65_536..3 * 65_536].fill(0);
-        image[4 * 65_536..].fill(0);
         let (writer, written) = start(Target::open(device.path()).unwrap(), layout);
-        writer.write(0, block(&layout, &image, 0));
-        let held = written.recv().unwrap();
-        assert!(matches!(held, Written::Stored { number: 0, buffer: None }), "{held:?}");
+        for end in [0, 4] {
+            writer.write(end, block(&layout, &image, end));
+            let held = written.recv().unwrap();
+            let is_held = matches!(held, Written::Stored { number, buffer: None } if number == end);
+            assert!(is_held, "{held:?}");
+        }
         assert!(device.contents().iter().all(|octet| *octet == FILLING), "untouched so far");
 
         writer.write(1, block(&layout, &image, 1));
         written.recv().unwrap();
+        let has_no_table = |contents: &[u8]| {
+            let ends = contents[..65_536].iter().chain(&contents[4 * 65_536..image.len()]);
+            ends.into_iter().all(|octet| *octet == 0)
+        };
         let contents = device.contents();
-        assert!(
-            contents[..65_536].iter().all(|octet| *octet == 0),
-            "no partition table, old or new"
-        );
+        assert!(has_no_table(&contents), "neither the old one nor the new one");
         assert_eq!(contents[65_536..2 * 65_536], image[65_536..2 * 65_536]);
 
         writer.write(3, block(&layout, &image, 3));
         writer.zero(2..3);
-        writer.zero(4..5);
-        (0..3).for_each(|_| drop(written.recv().unwrap()));
-        assert!(device.contents()[..65_536].iter().all(|octet| *octet == 0));
+        (0..2).for_each(|_| drop(written.recv().unwrap()));
+        assert!(has_no_table(&device.contents()));
         assert!(writer.drain_kilobytes_per_second() > 0);
         writer.finish();
         let last = written.recv().unwrap();
@@ -383,10 +385,68 @@ mod tests {
         let (layout, image) = image();
         let (writer, written) = start(Target::open(device.path()).unwrap(), layout);
         writer.write(0, block(&layout, &image, 0));
-        writer.zero(4..5);
-        (0..2).for_each(|_| drop(written.recv().unwrap()));
+        writer.write(4, block(&layout, &image, 4));
+        writer.zero(2..3);
+        (0..3).for_each(|_| drop(written.recv().unwrap()));
         drop(writer);
-        assert!(device.contents()[..65_536].iter().all(|octet| *octet == 0));
+        let contents = device.contents();
+        assert!(contents[..65_536].iter().all(|octet| *octet == 0));
+        assert!(contents[4 * 65_536..image.len()].iter().all(|octet| *octet == 0));
+    }
+
+    #[test]
+    fn images_of_few_or_small_blocks_are_as_right_and_so_are_ends_of_zeroes() {
+        let test = "images_of_few_or_small_blocks_are_as_right_and_so_are_ends_of_zeroes";
+        let Some(device) = LoopDevice::attach(test, 1 << 20) else { return };
+        for (octets, block_log2, zeroes) in [
+            (65_536, 16, 0..0),
+            (1001, 16, 0..0),
+            (9000, 13, 0..0),
+            (5000, 10, 0..0),
+            (3 * 65_536, 16, 0..3),
+            (3 * 65_536, 16, 0..2),
+            (2 * 65_536 + 7, 16, 1..3),
+            (65_536, 16, 0..1),
+        ] {
+            let layout = Layout::new(octets, block_log2, 1408).unwrap();
+            let mut image = vec![0; usize::try_from(octets).unwrap()];
+            Prng::new(octets).fill(&mut image);
+            for number in zeroes.clone() {
+                let start = usize::try_from(layout.block_range(number).start).unwrap();
+                image[start..start + layout.block_len(number) as usize].fill(0);
+            }
+            fs::write(device.path(), vec![FILLING; 1 << 20]).unwrap();
+            let (writer, written) = start(Target::open(device.path()).unwrap(), layout);
+            for number in (0..layout.blocks()).filter(|number| !zeroes.contains(number)) {
+                writer.write(number, block(&layout, &image, number));
+            }
+            writer.zero(zeroes);
+            writer.finish();
+            let last = written.iter().last();
+            assert!(matches!(last, Some(Written::Flushed { .. })), "{octets}: {last:?}");
+            drop(writer);
+            let contents = device.contents();
+            assert!(contents[..image.len()] == image[..], "{octets}");
+            assert!(contents[image.len()..].iter().all(|octet| *octet == FILLING), "{octets}");
+        }
+    }
+
+    #[test]
+    fn a_partition_table_for_other_sectors_is_refused_by_the_first_block_itself() {
+        let test = "a_partition_table_for_other_sectors_is_refused_by_the_first_block_itself";
+        let Some(device) = LoopDevice::attach(test, 1 << 20) else { return };
+        let (layout, mut image) = image();
+        image[510..512].copy_from_slice(&[0x55, 0xaa]);
+        image[450] = 0xee;
+        image[4096..4104].copy_from_slice(b"EFI PART");
+        image[4120..4128].copy_from_slice(&1u64.to_le_bytes());
+        let (writer, written) = start(Target::open(device.path()).unwrap(), layout);
+        writer.write(0, block(&layout, &image, 0));
+        let report = written.recv().unwrap();
+        let Written::Failed(error) = report else { panic!("{report:?}") };
+        assert_eq!((error.code(), error.exit_code()), ("target-sector-size", 7));
+        drop(writer);
+        assert!(device.contents().iter().all(|octet| *octet == FILLING));
     }
 
     #[test]
