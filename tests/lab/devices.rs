@@ -45,9 +45,15 @@ pub(crate) struct LoopDevice(PathBuf);
 impl LoopDevice {
     /// Makes a file of `mib` MiB and attaches the first free device to it.
     pub(crate) fn new(file: &Path, mib: u64) -> Result<Self, String> {
+        Self::with(file, mib, &[])
+    }
+
+    /// The same with options of losetup.
+    pub(crate) fn with(file: &Path, mib: u64, options: &[&str]) -> Result<Self, String> {
         let length = File::create(file).and_then(|file| file.set_len(mib << 20));
         length.map_err(|e| format!("{}: {e}", file.display()))?;
-        run(&["losetup", "--find", "--show", text(file)]).map(|name| Self(name.trim().into()))
+        let command = [&["losetup", "--find", "--show"], options, &[text(file)]].concat();
+        run(&command).map(|name| Self(name.trim().into()))
     }
 
     pub(crate) fn path(&self) -> &Path {

@@ -5,6 +5,7 @@
 //! test passes, unless `IMGCAST_REQUIRE_ALL=1` is set: then it fails. They measure, so they run
 //! one at a time.
 
+mod bench;
 mod broken;
 mod crowd;
 mod devices;
@@ -15,3 +16,4 @@ mod paths;
 mod slow;
 mod timing;
 mod transfer;
+mod wrong_disk;
