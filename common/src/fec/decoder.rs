@@ -54,7 +54,7 @@ impl Received {
     /// hopeless, at K it fails about once in 200 times, and 256 times more rarely with each more.
     #[must_use]
     pub fn known(&self) -> u32 {
-        // Bounded by K + `SYMBOLS_HELD_SURPLUS_MAX`, see `insert`.
+        // No more than K + `SYMBOLS_HELD_SURPLUS_MAX`, see `insert`.
         let repairs = u32::try_from(self.repair_ids.len()).unwrap_or(u32::MAX);
         let zeroes = self.shape.padded_symbols - self.shape.source_symbols;
         self.present.count() + zeroes + repairs

@@ -107,9 +107,17 @@ impl Carousel {
         if self.whole.count() == self.sendable.count() {
             return;
         }
-        for block in 0..self.layout.blocks() {
-            self.owe_whole(block);
+        // Words at a time: a thousand JOINs may come at once, for an image of a million blocks.
+        let before = std::mem::replace(&mut self.whole, self.sendable.clone());
+        let running = self.active.iter().filter(|(_, active)| active.remaining > 0);
+        for (block, _) in running.filter(|(block, _)| !before.contains(**block)) {
+            self.whole.remove(*block);
         }
+    }
+
+    /// The first block from `block` on that is not owed a whole turn.
+    pub(super) fn first_unowed(&self, block: u32) -> Option<u32> {
+        self.whole.first_clear_from(block)
     }
 
     /// Plans a whole turn of a block, unless one is running. Deficits of it that are planned stay

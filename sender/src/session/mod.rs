@@ -6,14 +6,15 @@
 //!      └───────────────────┴─────────stopped, image gone─────────────┘
 //! ```
 //!
-//! JOINs are answered in `gathering`, NEEDs merged in `needs` into what `carousel` (for the group)
-//! and `unicast` (for one) owe; `sending` turns that into bursts at the pace of `pacer`, whose
-//! rate `governor` sets by what is lost above each receiver's `floor`, now and then with a
-//! `probe` at half of it; `slowness` sees to it that the others do not wait for whoever is far
-//! slower; `syncs` tells the group what is planned; `closing` takes the receivers' last words and
-//! ends the session. Where nobody can answer, `passes` takes the place of needs, governor and
-//! polls.
+//! `budgets` says how much of what arrives is looked at. JOINs are answered in `gathering`, NEEDs
+//! merged in `needs` into what `carousel` (for the group) and `unicast` (for one) owe; `sending`
+//! turns that into bursts at the pace of `pacer`, whose rate `governor` sets by what is lost above
+//! each receiver's `floor`, now and then with a `probe` at half of it; `slowness` sees to it that
+//! the others do not wait for whoever is far slower; `syncs` tells the group what is planned;
+//! `closing` takes the receivers' last words and ends the session. Where nobody can answer,
+//! `passes` takes the place of needs, governor and polls.
 
+mod budgets;
 mod carousel;
 mod clock;
 mod closing;
@@ -41,7 +42,6 @@ use std::{
 
 use imgcast_common::{
     bits::BitSet,
-    bucket::Bucket,
     id::{ReceiverId, Stream},
     prng::Prng,
     wire::{AbortReason, DATA_HEAD_LEN, Header, Message, SenderState, TRAILER_LEN},
@@ -55,6 +55,7 @@ pub use types::{
     Destination, Event, Outcome, SessionConfig, Slow, SlowReceivers, Status, Transmit, TurnId,
 };
 
+use budgets::Budgets;
 use carousel::Carousel;
 use clock::Clock;
 use closing::Closing;
@@ -99,7 +100,7 @@ pub struct Session {
     announce_at: Instant,
     announces: u32,
     housekeeping_at: Instant,
-    feedback: Bucket,
+    budgets: Budgets,
     /// Symbols that went to the group so far.
     group_datagrams: u64,
     /// Whether an active member hears the group.
@@ -147,7 +148,7 @@ impl Session {
             announce_at: now,
             announces: 0,
             housekeeping_at: now + HOUSEKEEPING,
-            feedback: Bucket::new(now, FEEDBACK_PER_SECOND),
+            budgets: Budgets::new(now),
             group_datagrams: 0,
             has_listeners: config.one_way.is_some(),
             transmits: VecDeque::new(),
@@ -165,13 +166,9 @@ impl Session {
         message: &Message<'_>,
         datagram_octets: usize,
     ) {
-        if let Message::Join(join) = message {
-            self.on_join(now, from, header, join, datagram_octets);
-        } else if header.session == self.config.session
-            && !self.is_one_way()
-            && self.feedback.take(now, FEEDBACK_PER_SECOND, FEEDBACK_PER_SECOND)
-        {
+        if self.has_time_for(now, from, header, message) {
             match message {
+                Message::Join(join) => self.on_join(now, from, header, join, datagram_octets),
                 Message::Need(need) => self.on_need(now, from, header, need),
                 Message::Done(done) => self.on_done(now, from, done),
                 Message::Leave(leave) => self.on_leave(now, from, *leave),
@@ -395,8 +392,6 @@ impl Session {
 
 /// Slow clean-up; lost receivers are noticed to within so long.
 const HOUSEKEEPING: Duration = Duration::from_millis(500);
-/// A core parses several hundred thousand a second; more than this is an attack or a bug.
-const FEEDBACK_PER_SECOND: f64 = 5_000.0;
 
 #[cfg(test)]
 pub(crate) mod tests;

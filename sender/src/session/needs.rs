@@ -13,7 +13,6 @@ use super::{
     Event, MemberState, Session,
     carousel::{Carousel, Reporters},
     floor::Keeping,
-    roster::{NEEDS_BURST, NEEDS_PER_SECOND},
 };
 
 impl Session {
@@ -22,11 +21,7 @@ impl Session {
             self.refuse(from, [0; 16], RefuseReason::Rejoin);
             return;
         };
-        let (rate, burst) = (f64::from(NEEDS_PER_SECOND), f64::from(NEEDS_BURST));
-        if member.address != from
-            || header.counter <= member.need_counter
-            || !member.bucket.take(now, rate, burst)
-        {
+        if member.address != from {
             return;
         }
         member.need_counter = header.counter;
@@ -45,7 +40,7 @@ impl Session {
         if self.tell_that_it_is_over(from) {
             return;
         }
-        self.roster.note_report(need);
+        self.roster.note_report(need, self.config.layout.blocks());
         if was_deaf != need.flags.no_multicast {
             self.note_listeners();
         }
@@ -106,7 +101,8 @@ impl Session {
         }
         let mut blocks = 0;
         for range in &need.needs {
-            for block in range.first..range.end() {
+            let mut next = self.next_unowed(now, stream, range, need, range.first);
+            while let Some(block) = next {
                 if range.symbols != WHOLE {
                     blocks += 1;
                     if blocks > DEFICITS_PER_NEED_MAX {
@@ -117,9 +113,31 @@ impl Session {
                 if !self.merge_block(now, id, range, need, described_at) {
                     return;
                 }
+                next = self.next_unowed(now, stream, range, need, block + 1);
             }
         }
         self.sync_soon();
+    }
+
+    /// The first block of a range, from `block` on, that is not owed as asked for already: whoever
+    /// asks for all of a large image again and again costs next to nothing.
+    fn next_unowed(
+        &mut self,
+        now: Instant,
+        stream: Stream,
+        range: &BlockRange,
+        need: &Need,
+        block: u32,
+    ) -> Option<u32> {
+        let is_whole = range.symbols == WHOLE;
+        let aside = self.slowness.is_aside(now, need.receiver) && !need.flags.no_multicast;
+        if aside && is_whole && stream == Stream::Image && self.group_wants() {
+            // It begins as many of the blocks that are being sent as it can hold.
+            return None;
+        }
+        let group_does = is_whole && !aside && !need.flags.no_multicast && !need.flags.by_unicast;
+        let block = if group_does { self.carousel(stream).first_unowed(block)? } else { block };
+        (block < range.end()).then_some(block)
     }
 
     /// False when there is no room for more needs of this receiver.
@@ -133,11 +151,6 @@ impl Session {
     ) -> bool {
         let aside = self.slowness.is_aside(now, need.receiver) && !need.flags.no_multicast;
         self.note_deficit(block, range.symbols, need, !aside);
-        let new = range.symbols == WHOLE && block.stream == Stream::Image;
-        if aside && new && self.group_wants() {
-            // It begins as many of the blocks that are being sent as it can hold.
-            return true;
-        }
         let apart = aside || need.flags.no_multicast || need.flags.by_unicast;
         if apart || self.is_for_one(now, block, need.receiver) {
             let carousel = self.carousel(block.stream);

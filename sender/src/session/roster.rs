@@ -147,11 +147,11 @@ impl Roster {
         was_lost
     }
 
-    /// Takes in what a NEED says of its sender.
-    pub(super) fn note_report(&mut self, need: &Need) {
+    /// Takes in what a NEED says of its sender, who has no more than the image's blocks.
+    pub(super) fn note_report(&mut self, need: &Need, blocks: u32) {
         let Some(member) = self.members.get_mut(&need.receiver) else { return };
         member.no_multicast = need.flags.no_multicast;
-        member.done_blocks = need.done_blocks;
+        member.done_blocks = need.done_blocks.min(blocks);
         let smooth = |old: &mut f64, new: u16| *old += (f64::from(new) / 65_536.0 - *old) / 4.0;
         if let Some(network_loss) = need.network_loss {
             smooth(&mut member.network_loss, network_loss);

@@ -102,6 +102,9 @@ impl Unicast {
                 plan.remaining.remove(&block);
             }
         }
+        if plan.sent.len() >= SENT_RUNS_MAX {
+            plan.sent.pop_front();
+        }
         plan.sent.push_back((at, block, symbols));
     }
 
@@ -147,5 +150,28 @@ const SAME_NEED: Duration = Duration::from_millis(10);
 const SILENCE_MAX: Duration = Duration::from_millis(1_500);
 /// Two turns per receiver keep its path busy; with more a new NEED would change nothing.
 const TURNS_PER_RECEIVER_MAX: usize = 2;
+/// As many bursts as 60 MB take: more is on its way to nobody, unless its NEEDs describe a moment
+/// that never passes.
+const SENT_RUNS_MAX: usize = 1_024;
 /// What was sent so long ago has arrived or is lost.
 const FORGET: Duration = Duration::from_secs(10);
+
+#[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "a base for virtual time")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_remembered_of_a_receiver_whose_needs_describe_one_moment_for_ever_has_its_limit() {
+        let (mut unicast, start, receiver) = (Unicast::default(), Instant::now(), ReceiverId(1));
+        for number in 0..5_000 {
+            let now = start + Duration::from_millis(number.into());
+            assert!(unicast.need(now, receiver, start, (BlockId::image(number), 1, 16)));
+            let (_, block, _) = unicast.next(now).unwrap();
+            unicast.note_turn(receiver, block, 2);
+            unicast.note_sent(receiver, block, 2, now + Duration::from_micros(1));
+        }
+        let plan = &unicast.plans[&receiver];
+        assert_eq!((plan.sent.len(), plan.needs.len(), plan.remaining.len()), (1_024, 0, 0));
+    }
+}
