@@ -132,8 +132,8 @@ const DEPENDENCIES: &[(&str, &str)] = &[
     ),
     (
         "tests",
-        "blake3 clap crc32fast criterion imgcast-common imgcast-receiver imgcast-sender nix \
-         proptest serde_json",
+        "blake3 clap crc32fast criterion imgcast-common imgcast-receiver imgcast-sender \
+         libfuzzer-sys nix proptest serde_json",
     ),
 ];
 

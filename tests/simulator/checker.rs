@@ -51,6 +51,7 @@ struct Seen {
     counter: u64,
     sync_at: Option<Duration>,
     symbols_at: Option<Duration>,
+    has_ended: bool,
 }
 
 /// How many NEEDs a receiver may still send: a token bucket, in thousandths.
@@ -116,8 +117,12 @@ impl Checker {
                 self.grtts.push((at, sync.grtt()));
             }
         }
+        // Of its repetitions the first symbols may be long ago.
+        let is_end = matches!(message, Message::End(_));
+        let ends = is_end && !seen.has_ended;
+        seen.has_ended |= is_end;
         let unsaid = seen.symbols_at.is_some_and(|since| at > since + FIRST_SYNC_MAX);
-        if matches!(message, Message::End(_)) && unsaid && seen.symbols_at > seen.sync_at {
+        if ends && unsaid && seen.symbols_at > seen.sync_at {
             self.safety(at, "a session ends without a SYNC after its first symbols".into());
         }
     }
