@@ -1,6 +1,10 @@
 //! Who is stopped says so to the others, and leaves nothing half done.
 
-use nix::sys::signal::Signal;
+use std::thread::sleep;
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 use crate::stage::{BLOCK, DEADLINE, LONG, SLOW, Stage, assert_holds, random};
 
@@ -41,6 +45,32 @@ fn a_receiver_stopped_while_it_listens_exits_with_130_and_leaves_nothing() {
     receiver.signal(Signal::SIGINT);
     receiver.exit_with(130, DEADLINE);
     assert_eq!(stage.outputs(), [""; 0]);
+}
+
+#[test]
+fn programs_that_are_stopped_and_asked_all_the_time_go_on() {
+    let stage = Stage::new();
+    let octets = random(16 * BLOCK + 5);
+    let image = stage.image("image", &octets);
+    let mut sender = stage.send(&image, &SLOW);
+    let mut receiver = stage.receive("copy", &[]);
+    receiver.say("loss 0.0 %", DEADLINE);
+    let mut interruptions = 0;
+    while receiver.poll().is_none() && sender.poll().is_none() {
+        for process in [&receiver, &sender] {
+            // It may have ended meanwhile: then there is nobody to be interrupted.
+            let id = Pid::from_raw(i32::try_from(process.id()).unwrap());
+            for signal in [Signal::SIGSTOP, Signal::SIGUSR1, Signal::SIGCONT] {
+                let _ = kill(id, signal);
+            }
+        }
+        interruptions += 1;
+        sleep(Duration::from_millis(5));
+    }
+    assert!(interruptions > 100, "{interruptions} are few in three seconds");
+    receiver.succeed(DEADLINE);
+    sender.succeed(DEADLINE);
+    assert_holds(&stage.output("copy"), &octets);
 }
 
 fn a_stopped_sender_tells_its_receivers(signal: Signal, code: i32) {

@@ -25,6 +25,24 @@ fn reordering_costs_little() {
 }
 
 #[test]
+fn datagrams_that_ten_thousand_others_overtake_are_no_harm() {
+    let reports = all_done(|seed| {
+        let mut config = bent(seed, |link| {
+            (link.jitter, link.jitter_ppm) = (LATE, 20_000);
+        });
+        config.images[0].bytes = 512 * 2048;
+        config.senders[0].rate_max = 10_000_000;
+        config
+    });
+    for report in reports {
+        // A datagram of 64 octets takes 174 on the wire.
+        let in_time = u64::try_from(LATE.as_millis()).unwrap() * 10_000 / 8 / 174;
+        assert!(in_time > 10_000 && report.group_symbols > in_time, "{report}");
+        assert!(report.overhead_ppm < 1_300_000, "{report}");
+    }
+}
+
+#[test]
 fn duplicates_change_nothing() {
     for report in all_done(|seed| bent(seed, |link| link.duplicate_ppm = 200_000)) {
         assert_eq!(report.group_symbols, 502, "{report}");
@@ -51,3 +69,6 @@ fn symbols_that_were_changed_with_care_are_found_by_the_block_s_hash() {
         reports.iter().flat_map(|report| &report.receivers).map(|it| it.polluted).sum();
     assert!(polluted > 50, "{polluted}");
 }
+
+/// How late some are, at most.
+const LATE: Duration = Duration::from_millis(1_500);

@@ -6,9 +6,12 @@ use imgcast_tests::{Loss, Window, WorldConfig};
 
 use crate::all_done;
 
+/// Symbols flow from 0.3 to 1.0 s, and repairs a little longer.
 fn lossy(seed: u64) -> WorldConfig {
-    WorldConfig::small(seed, 6)
-        .each_receiver(|_, receiver| receiver.down.loss = Loss::Bernoulli(50_000))
+    let mut config = WorldConfig::small(seed, 6)
+        .each_receiver(|_, receiver| receiver.down.loss = Loss::Bernoulli(50_000));
+    config.senders[0].rate_max = 1_000_000;
+    config
 }
 
 #[test]
@@ -40,7 +43,7 @@ fn without_any_way_back_from_all_the_sender_waits() {
 
 #[test]
 fn a_partition_of_ten_seconds_heals() {
-    all_done(|seed| {
+    let reports = all_done(|seed| {
         lossy(seed).each_receiver(|number, receiver| {
             if number.is_multiple_of(2) {
                 receiver.up.cuts = vec![Window::millis(750, 10_750)];
@@ -48,6 +51,32 @@ fn a_partition_of_ten_seconds_heals() {
             }
         })
     });
+    for report in reports {
+        assert!(report.done_at > Duration::from_millis(10_750), "it cut nobody off: {report}");
+    }
+}
+
+#[test]
+fn a_partition_of_one_of_half_or_of_all_from_a_tenth_of_a_second_to_ten_heals() {
+    for (cut_off, millis) in
+        [1, 3, 6].into_iter().flat_map(|n| [100, 1_000, 10_000].map(|t| (n, t)))
+    {
+        let reports = all_done(|seed| {
+            lossy(seed).each_receiver(|number, receiver| {
+                if number < cut_off {
+                    receiver.up.cuts = vec![Window::millis(750, 750 + millis)];
+                    receiver.down.cuts = vec![Window::millis(750, 750 + millis)];
+                }
+            })
+        });
+        for report in reports {
+            let others = report.receivers.iter().filter(|it| it.config >= cut_off);
+            let others = others.map(|it| it.at).max().unwrap_or_default();
+            assert!(others < Duration::from_secs(5), "{cut_off} for {millis} ms: {report}");
+            let over = Duration::from_millis(750 + millis);
+            assert!(report.done_at > over, "{cut_off} for {millis} ms cut nobody off: {report}");
+        }
+    }
 }
 
 #[test]

@@ -134,6 +134,17 @@ fn whoever_joins_late_is_not_taken_for_one_who_loses_nothing() {
 }
 
 #[test]
+fn sockets_that_hold_64_kib_get_the_image_all_the_same() {
+    for (seed, wire_megabits) in [(1, 100), (2, 1_000)] {
+        let hosts = Hosts { buffer_bytes: 64 << 10, wire_megabits, ..HOSTS[4] };
+        let report = run(hosts.world(seed, 0));
+        report.assert_all_done();
+        tell(&format!("{hosts:?}"), &report, hosts.gets_through());
+        assert!(goodput(&report) >= 0.5, "{hosts:?}: {}", goodput(&report));
+    }
+}
+
+#[test]
 fn loss_in_the_network_stays_known_while_sockets_drop() {
     for seed in 11..=14 {
         let hosts = HOSTS[4];

@@ -38,22 +38,29 @@ fn a_disk_slower_than_the_network_gets_what_it_had_to_leave_later() {
 }
 
 #[test]
-fn a_disk_that_stalls_for_five_seconds_goes_on_then() {
-    all_done(|seed| {
+fn a_disk_that_stalls_for_thirty_seconds_goes_on_then_and_nobody_waits_for_it() {
+    let reports = all_done(|seed| {
         WorldConfig::small(seed, 4).each_receiver(|number, receiver| {
             if number == 0 {
-                receiver.disk.stalls = vec![Window::millis(800, 5_800)];
+                // The image is on its way from 0.3 to 0.5 s.
+                receiver.disk.stalls = vec![Window::millis(400, 30_400)];
             }
         })
     });
+    for report in reports {
+        let others = report.receivers.iter().filter(|it| it.config != 0).map(|it| it.at).max();
+        assert!(others < Some(Duration::from_secs(3)), "{report}");
+        assert!(report.done_at > Duration::from_secs(30), "it did stall: {report}");
+    }
 }
 
+/// The first write, one in the midst of the image, the last one.
 #[test]
 fn a_write_that_fails_ends_its_receiver_and_nobody_else() {
-    for seed in 0..20 {
+    for (seed, write) in (0..20).flat_map(|seed| [0, 7, 15].map(|write| (seed, write))) {
         let report = run(WorldConfig::small(seed, 4).each_receiver(|number, receiver| {
             if number == 1 {
-                receiver.disk.fails_at_write = Some(7);
+                receiver.disk.fails_at_write = Some(write);
             }
         }));
         report.assert_clean();

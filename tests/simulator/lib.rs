@@ -38,6 +38,8 @@ pub use planted::PlantedBug;
 pub use report::{Asked, Ending, ReceiverReport, Report, Violation};
 pub use world::World;
 
+#[path = "../support/disks.rs"]
+pub mod disks;
 #[path = "../support/machine.rs"]
 pub mod machine;
 #[path = "../support/netns.rs"]
