@@ -115,6 +115,7 @@ pub(super) fn offer(layout: Layout) -> Announce {
         layout,
         data_group: SocketAddr::from(([239, 255, 70, 7], 6331)),
         unicast_port: 6330,
+        sector_size: None,
         one_way: false,
         state: SenderState::Sending,
         start_in_ms: 0,

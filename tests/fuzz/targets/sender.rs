@@ -89,6 +89,7 @@ impl Table {
             start_timeout: Some(Duration::from_secs(60)),
             rate_start: (shape & 32 != 0).then_some(RATE / 10),
             rate_max: RATE,
+            sector_size: None,
             one_way: is_one_way.then(|| OneWay { passes: 1 + shape / 64, repair_percent: 5 }),
             framing_octets: 66,
             slow_receivers: if is_plain { slow[1] } else { slow[usize::from(shape % 3)] },
