@@ -133,7 +133,8 @@ const DEPENDENCIES: &[(&str, &str)] = &[
     ("sender", "clap imgcast-common nix thiserror tokio tracing tracing-subscriber"),
     (
         "receiver",
-        "blake3 clap imgcast-common nix serde_json thiserror tokio tracing tracing-subscriber",
+        "blake3 clap crc32fast imgcast-common nix serde_json thiserror tokio tracing \
+         tracing-subscriber",
     ),
     (
         "tests",

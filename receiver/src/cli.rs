@@ -14,6 +14,7 @@ use tracing_subscriber::filter::Targets;
 
 use crate::config::ImageChoice;
 use crate::image::Holes;
+use crate::keep_args::KeepArgs;
 
 /// Receives a disk image that is sent to many machines at once
 ///
@@ -85,6 +86,10 @@ pub struct ReceiveArgs {
     #[arg(long, value_name = "NAME-or-ID", env = "IMGCAST_IMAGE", hide_env_values = true)]
     #[arg(help_heading = IMAGE)]
     pub image: Option<ImageChoice>,
+
+    /// What to keep, and what to look for.
+    #[command(flatten)]
+    pub keep: KeepArgs,
 
     /// Where to listen.
     #[command(flatten)]
@@ -278,7 +283,7 @@ impl FromStr for Share {
 #[error("a share is 0 to 1, such as 0.05, or 0% to 100%, such as 5%")]
 pub struct ShareError;
 
-const IMAGE: &str = "Image";
+pub(crate) const IMAGE: &str = "Image";
 const NETWORK: &str = "Network";
 const LIMITS: &str = "Limits";
 const OUTPUT: &str = "Output";
@@ -318,6 +323,7 @@ Exit codes:
   3  this host's network is not ready    9  verification failed
   4  no sender, or it is gone           10  only other versions on offer
   5  the sender refused or ejected us   11  one way, and not all arrived
+                                        12  the disk did not keep the image
                                         128+n  stopped by signal n
 
 Each option may be given as an environment variable instead.";

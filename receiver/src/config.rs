@@ -17,7 +17,7 @@ use tracing_subscriber::filter::Targets;
 
 use crate::cli::{ListArgs, NetworkArgs, ReceiveArgs, Switch};
 use crate::error::Error;
-use crate::image::TargetOptions;
+use crate::image::{Keep, TargetOptions};
 use crate::memory::{self, Memory};
 
 /// A run of `receive`.
@@ -29,6 +29,8 @@ pub struct ReceiveConfig {
     pub target: TargetOptions,
     /// Whether nobody is to be asked before a disk is overwritten.
     pub is_agreed: bool,
+    /// What outlives the run, and how sure it has to be of its end.
+    pub keep: Keep,
     /// The image wanted; without it the only one on offer.
     pub image: Option<ImageChoice>,
     /// Where senders are looked for.
@@ -97,6 +99,7 @@ impl TryFrom<ReceiveArgs> for ReceiveConfig {
             output: args.output,
             target: TargetOptions { overwrite: args.overwrite, holes: args.holes },
             is_agreed: args.yes,
+            keep: args.keep.into(),
             image: args.image,
             network: args.network.try_into()?,
             hops: args.ttl,

@@ -20,7 +20,7 @@ pub(crate) fn open_target(config: &ReceiveConfig) -> Result<Target, Error> {
         // Whoever closed our standard error does not want to know.
         let _ = writeln!(output, "{} is {}", config.output.display(), leads_to.display());
     }
-    let target = Target::open_with(&selected.path, config.target)?;
+    let target = Target::open_with(&selected.path, config.target, &config.keep)?;
     let Some(disk) = target.disk() else { return Ok(target) };
     if !config.is_agreed && input.is_terminal() && output.is_terminal() {
         ask(&disk, &mut input.lock(), &mut output)?;

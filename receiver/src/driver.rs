@@ -99,6 +99,7 @@ impl<'a> Driver<'a> {
             wanted: config.image.as_ref().map_or(Wanted::Any, Into::into),
             key: outcome::key(&interface, &host, &target),
             host,
+            resumes: target.may_hold_something(),
             target_bytes: target.capacity(),
             memory: config.memory,
             datagram_octets_max: interface.max_datagram_octets(),
@@ -274,6 +275,11 @@ impl<'a> Driver<'a> {
             Some(Progress::Stored(blocks)) => {
                 blocks.for_each(|block| session.handle_stored(now, block));
             }
+            Some(Progress::Absent(block)) => session.handle_absent(now, block),
+            Some(Progress::Lost(blocks, error)) => {
+                self.report.lost(blocks.len(), error.code());
+                blocks.into_iter().for_each(|block| session.handle_lost(now, block));
+            }
             Some(Progress::Flushed(written_bytes)) => {
                 if let Some(image) = self.store.image_id() {
                     session.handle_flushed(now, image, written_bytes);
@@ -342,7 +348,10 @@ impl<'a> Driver<'a> {
         let Some(offer) = &self.offer else { return };
         let (index_hash, image) = (offer.announce.index_hash, offer.announce.image);
         match self.store.put_index_together(&index_hash, image) {
-            Ok(Ok(zero)) => self.session.handle_index(now(), Some(&zero)),
+            Ok(Ok(zero)) => {
+                self.session.handle_claims(self.store.claimed());
+                self.session.handle_index(now(), Some(&zero));
+            }
             Ok(Err(error)) => {
                 self.index_error = error.to_string();
                 self.session.handle_index(now(), None);

@@ -6,7 +6,6 @@
 mod evidence;
 mod target;
 
-use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -20,7 +19,7 @@ use imgcast_common::wire::{EjectReason, RefuseReason};
 use crate::session::Lack;
 
 pub use evidence::{Heard, Offer};
-use evidence::{eject_text, lack_advice, lack_text, refuse_text};
+use evidence::{LastWords, eject_text, lack_advice, lack_text, listed, refuse_text};
 pub use target::TargetError;
 
 /// Why a run did not end with a verified image.
@@ -180,6 +179,20 @@ pub enum Error {
         /// The kernel's answer.
         source: io::Error,
     },
+    /// The target holds something else than what was written to it.
+    #[error(
+        "{} does not hold at offset {offset} what was written there: {reason}; the disk or its \
+         cable is faulty, or somebody else writes to it; {DISK_ADVICE}",
+        .path.display()
+    )]
+    ReadBack {
+        /// The output.
+        path: PathBuf,
+        /// Where the block begins, in octets.
+        offset: u64,
+        /// What was read instead, or why nothing was.
+        reason: String,
+    },
     /// The whole image is there and only its name is not.
     #[error("the image is complete, but cannot get the name {}: {source}", .path.display())]
     Rename {
@@ -256,6 +269,7 @@ impl Error {
             Self::SeveralOffered { .. } => "several-images",
             Self::Write { .. } => "write",
             Self::Flush { .. } => "flush",
+            Self::ReadBack { .. } => "read-back",
             Self::Rename { .. } => "rename",
             Self::BlockWrong { .. } => "block-wrong",
             Self::IndexWrong { .. } => "index-wrong",
@@ -279,25 +293,10 @@ impl Error {
             Self::BlockWrong { .. } | Self::IndexWrong { .. } => 9,
             Self::Version { .. } => 10,
             Self::Lacking { .. } => 11,
+            Self::ReadBack { .. } => 12,
             Self::Interrupted { signal } => SIGNAL_EXIT_CODE.saturating_add(*signal),
         }
     }
-}
-
-/// The text of an END or ABORT, quoted and introduced, or nothing.
-struct LastWords<'a>(&'a Option<String>);
-
-impl fmt::Display for LastWords<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.as_ref().map_or(Ok(()), |text| write!(f, " (its last words: {text:?})"))
-    }
-}
-
-fn listed<T: fmt::Display>(items: &[T]) -> String {
-    if items.is_empty() {
-        return "none".to_owned();
-    }
-    items.iter().map(T::to_string).collect::<Vec<_>>().join("; ")
 }
 
 /// Where multicast gets lost between two healthy ends, by frequency.
@@ -398,6 +397,7 @@ mod tests {
             (8, Error::Write { path: path(), offset: 512, source: denied() }),
             (8, Error::Flush { path: path(), offset: 512, unflushed_bytes: 9, source: denied() }),
             (8, Error::Rename { path: path(), source: denied() }),
+            (12, Error::ReadBack { path: path(), offset: 512, reason: text() }),
             (9, Error::BlockWrong { block: 12, image, attempts: 8 }),
             (9, Error::IndexWrong { image, attempts: 3, text: text() }),
             (10, Error::Version { theirs: 2, ours: 1, interface: interface() }),

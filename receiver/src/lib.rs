@@ -6,6 +6,7 @@ mod consent;
 pub mod driver;
 pub mod error;
 pub mod image;
+pub mod keep_args;
 pub mod list;
 pub mod memory;
 mod outcome;

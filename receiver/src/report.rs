@@ -161,7 +161,19 @@ impl Report {
             return format!("{percent:3.0} %  {rate}, loss {loss:.1} %, pass {pass} of {passes}");
         }
         let way = if status.no_multicast { ", by unicast only" } else { "" };
-        format!("{percent:3.0} %  {rate}{left}, loss {loss:.1} %{way}")
+        let looking = match (status.claimed_blocks, status.blocks) {
+            (0, _) => String::new(),
+            (claimed, all) => format!(", {claimed} of {all} blocks left to look for on the target"),
+        };
+        format!("{percent:3.0} %  {rate}{left}, loss {loss:.1} %{way}{looking}")
+    }
+
+    /// What was written is not there.
+    pub(crate) fn lost(&self, blocks: usize, why: &str) {
+        self.say(&format!(
+            "the target does not hold {blocks} blocks that were written ({why}): they are fetched \
+             again; look at the kernel's log (dmesg)"
+        ));
     }
 
     pub(crate) fn notice(&mut self, notice: &Notice, offer: Option<&Offer>) {
@@ -286,6 +298,7 @@ mod tests {
     fn status(stage: Stage) -> Status {
         Status {
             stage,
+            claimed_blocks: 0,
             verified_blocks: 0,
             blocks: 100,
             fetched_bytes: 0,

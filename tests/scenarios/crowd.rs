@@ -19,11 +19,7 @@ pub(crate) fn crowd(seed: u64, receivers: usize, blocks: u64, loss_ppm: u32) -> 
         ..SenderConfig::new(u32::try_from(receivers).unwrap_or(u32::MAX))
     };
     let receiver = ReceiverConfig {
-        disk: imgcast_tests::Disk {
-            bytes_per_second: 500 << 20,
-            stalls: Vec::new(),
-            fails_at_write: None,
-        },
+        disk: imgcast_tests::Disk { bytes_per_second: 500 << 20, ..ReceiverConfig::default().disk },
         ..ReceiverConfig::default()
     };
     let config = WorldConfig {

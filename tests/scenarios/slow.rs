@@ -195,7 +195,7 @@ impl World {
             turn_delay: Duration::from_millis(2),
             ..SenderConfig::new(u32::try_from(self.receivers).unwrap_or(u32::MAX))
         };
-        let disk = Disk { bytes_per_second: 1 << 30, stalls: Vec::new(), fails_at_write: None };
+        let disk = Disk { bytes_per_second: 1 << 30, ..ReceiverConfig::default().disk };
         let receiver = ReceiverConfig { disk, ..ReceiverConfig::default() };
         let config = WorldConfig {
             fidelity: Fidelity::Rank,

@@ -142,8 +142,13 @@ pub struct ReceiverConfig {
     pub receive_timeout: Option<Duration>,
     /// When it vanishes.
     pub crash: Option<When>,
-    /// How long after that it starts again, having lost everything.
+    /// How long after that it starts again, having lost everything but, if it resumes, its target
+    /// and its journal.
     pub restart_after: Option<Duration>,
+    /// Whether it looks for the image on its target.
+    pub resumes: bool,
+    /// What its target holds at first: the image, but for each so many-th block.
+    pub old_image_changed_every: Option<u32>,
 }
 
 /// One direction of a receiver's link.
@@ -222,6 +227,10 @@ pub struct Disk {
     pub stalls: Vec<Window>,
     /// The write that fails, counted from 0.
     pub fails_at_write: Option<u32>,
+    /// The write that fails and may be tried once more, counted from 0.
+    pub loses_at_write: Option<u32>,
+    /// Blocks that the first flush of the whole does not get to the disk.
+    pub loses_at_flush: u32,
 }
 
 impl WorldConfig {
@@ -297,11 +306,19 @@ impl Default for ReceiverConfig {
             down: link.clone(),
             up: link,
             intake: None,
-            disk: Disk { bytes_per_second: 100 << 20, stalls: Vec::new(), fails_at_write: None },
+            disk: Disk {
+                bytes_per_second: 100 << 20,
+                stalls: Vec::new(),
+                fails_at_write: None,
+                loses_at_write: None,
+                loses_at_flush: 0,
+            },
             memory_blocks: 1_000,
             receive_timeout: Some(Duration::from_secs(120)),
             crash: None,
             restart_after: None,
+            resumes: false,
+            old_image_changed_every: None,
         }
     }
 }

@@ -36,6 +36,7 @@ pub use config::{
 };
 pub use planted::PlantedBug;
 pub use report::{Asked, Ending, ReceiverReport, Report, Violation};
+pub use store::WINDOW_BLOCKS;
 pub use world::World;
 
 #[path = "../support/disks.rs"]

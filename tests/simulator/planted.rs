@@ -27,6 +27,8 @@ pub enum PlantedBug {
     JoinSentOnce,
     /// A receiver sends every NEED many times.
     NeedsRepeated,
+    /// A receiver believes what its journal claims.
+    ClaimsBelieved,
     /// The sender acknowledges DONE to the group alone.
     AckOnlyToGroup,
     /// The sender does not look at deficits.
@@ -51,7 +53,7 @@ pub enum PlantedBug {
 
 impl PlantedBug {
     /// Those that break what must hold in every world. The others only cost speed.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::HashCheckSkipped,
         Self::IndexCheckSkipped,
         Self::SessionCheckSkipped,
@@ -62,6 +64,7 @@ impl PlantedBug {
         Self::PutBackLost,
         Self::JoinSentOnce,
         Self::NeedsRepeated,
+        Self::ClaimsBelieved,
         Self::AckOnlyToGroup,
         Self::DeficitsIgnored,
         Self::WholeNeedsIgnored,

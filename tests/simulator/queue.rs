@@ -118,12 +118,22 @@ pub(crate) enum Task {
         bytes: Option<Vec<u8>>,
     },
     WriteFailed,
+    /// Blocks are not on the target after all; where it is a disk, not even tried.
+    Lost {
+        blocks: Vec<u32>,
+        /// Whether they were being written.
+        writing: bool,
+    },
     ZeroJudged {
         block: u32,
         right: bool,
     },
     IndexJudged {
         cut: u32,
+    },
+    /// A block was looked for on the target.
+    Searched {
+        block: u32,
     },
     Flushed,
 }

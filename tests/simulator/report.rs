@@ -83,6 +83,8 @@ pub struct ReceiverReport {
     pub polluted: u32,
     /// Symbols of the image that came, and that were needed.
     pub symbols: Symbols,
+    /// Blocks that were written though the target held them.
+    pub rewritten: u32,
 }
 
 /// How a receiver ended.

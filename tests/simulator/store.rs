@@ -16,7 +16,7 @@ use imgcast_receiver::image::{Assembler, IndexAssembly};
 
 use crate::{
     config::Fidelity,
-    image::{octets, shape},
+    image::{Image, octets, shape},
 };
 
 /// Everything of one receiver that is not its session.
@@ -30,6 +30,30 @@ pub(crate) struct Store {
     pub(crate) index: Option<Rc<Index>>,
     target: Vec<u8>,
     written: BitSet,
+    kept: Kept,
+    /// Blocks that were written though the target held them.
+    pub(crate) rewritten: u32,
+}
+
+/// What a receiver leaves behind: its target, and what its journal claims of it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Kept {
+    target: Vec<u8>,
+    /// Without a journal, everything is claimed.
+    journal: Option<BitSet>,
+    /// Written and being flushed, and written since then.
+    windows: [Vec<u32>; 2],
+}
+
+impl Kept {
+    /// A target with this image on it, but for each so many-th block.
+    pub(crate) fn like(image: &Image, changed_every: u32) -> Self {
+        let mut target = image.bytes.to_vec();
+        for block in (0..image.layout.blocks()).filter(|it| it.is_multiple_of(changed_every)) {
+            target[octets(&image.layout, block)].fill(TARGET_BEFORE);
+        }
+        Self { target, ..Self::default() }
+    }
 }
 
 /// Symbols of one block, counted.
@@ -59,6 +83,65 @@ impl Store {
             index: None,
             target: vec![TARGET_BEFORE; usize::try_from(octets).unwrap_or(0)],
             written: BitSet::new(layout.blocks()),
+            kept: Kept::default(),
+            rewritten: 0,
+        }
+    }
+
+    /// Goes on with what an earlier run left.
+    pub(crate) fn resume(&mut self, kept: Kept) {
+        if kept.target.len() == self.target.len() {
+            self.target.clone_from(&kept.target);
+            self.kept = Kept { windows: Default::default(), ..kept };
+        }
+    }
+
+    /// What a run that is killed leaves: all that it wrote, and the journal as it was.
+    pub(crate) fn leave(self) -> Kept {
+        let blocks = self.layout.blocks();
+        let journal = self.kept.journal.or_else(|| Some(BitSet::new(blocks)));
+        Kept { target: self.target, journal, windows: Default::default() }
+    }
+
+    /// Blocks that may be on the target from before, but for those that are zero.
+    pub(crate) fn claims(&self) -> BitSet {
+        let mut claims = BitSet::new(self.layout.blocks());
+        let may_be_there = |block: &u32| {
+            let zero = self.index.as_ref().is_some_and(|index| index.zero().contains(*block));
+            let journal = self.kept.journal.as_ref();
+            !zero && !self.kept.target.is_empty() && journal.is_none_or(|it| it.contains(*block))
+        };
+        for block in (0..self.layout.blocks()).filter(may_be_there) {
+            claims.insert(block);
+        }
+        claims
+    }
+
+    /// Whether the target holds a block.
+    pub(crate) fn is_there(&self, block: u32) -> bool {
+        let bytes = self.target.get(octets(&self.layout, block));
+        let index = self.index.as_ref();
+        bytes.is_some_and(|bytes| index.is_some_and(|it| it.verify(&self.layout, block, bytes)))
+    }
+
+    /// A block was found: nothing has to be written.
+    pub(crate) fn find(&mut self, block: u32) {
+        self.written.insert(block);
+        self.note(block);
+    }
+
+    /// A block is on the target; when a window is full, the one before it is flushed.
+    fn note(&mut self, block: u32) {
+        let [flushing, filling] = &mut self.kept.windows;
+        filling.push(block);
+        if filling.len() < WINDOW_BLOCKS {
+            return;
+        }
+        let flushed = std::mem::replace(flushing, std::mem::take(filling));
+        let blocks = self.layout.blocks();
+        let journal = self.kept.journal.get_or_insert_with(|| BitSet::new(blocks));
+        for block in flushed {
+            journal.insert(block);
         }
     }
 
@@ -186,10 +269,20 @@ impl Store {
         let place = &mut self.target[octets(&self.layout, block)];
         match bytes {
             Some(bytes) => {
+                self.rewritten += u32::from(*place == *bytes);
                 let len = place.len().min(bytes.len());
                 place[..len].copy_from_slice(&bytes[..len]);
             }
             None => place.fill(0),
+        }
+        self.note(block);
+    }
+
+    /// A block did not get to the disk.
+    pub(crate) fn lose(&mut self, block: u32) {
+        self.written.remove(block);
+        if self.fidelity == Fidelity::Real {
+            self.target[octets(&self.layout, block)].fill(TARGET_BEFORE);
         }
     }
 
@@ -209,5 +302,7 @@ impl Store {
 /// What was on the target before: no image is full of it.
 const TARGET_BEFORE: u8 = 0xA5;
 const SPARE_BUFFERS: usize = 4;
+/// Blocks that are flushed together.
+pub const WINDOW_BLOCKS: usize = 2;
 /// Odds of a failed decode with K, K + 1, K + 2 known symbols, per million.
 const FAILURES_PPM: [u32; 3] = [5_000, 100, 1];

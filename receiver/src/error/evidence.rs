@@ -133,3 +133,20 @@ pub(super) const fn refuse_text(reason: RefuseReason) -> &'static str {
         RefuseReason::Untrusted => "it does not trust this receiver",
     }
 }
+
+/// The text of an END or ABORT, quoted and introduced, or nothing.
+pub(super) struct LastWords<'a>(pub(super) &'a Option<String>);
+
+impl fmt::Display for LastWords<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.as_ref().map_or(Ok(()), |text| write!(f, " (its last words: {text:?})"))
+    }
+}
+
+/// Several things in one line.
+pub(super) fn listed<T: fmt::Display>(items: &[T]) -> String {
+    if items.is_empty() {
+        return "none".to_owned();
+    }
+    items.iter().map(T::to_string).collect::<Vec<_>>().join("; ")
+}

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use imgcast_common::sectors::SectorSize;
 use imgcast_common::units::ByteSize;
 
-use super::listed;
+use super::evidence::listed;
 use crate::image::{DeviceUse, Disk};
 
 /// Why an output is refused.

@@ -15,6 +15,7 @@ use nix::libc::O_EXCL;
 use super::disk::Disk;
 use super::guard::{self, DeviceUse};
 use super::holes::Holes;
+use super::reading::Reading;
 use super::rescan::reread_partitions;
 use super::sysfs::{BlockDevice, DeviceNumber};
 use crate::error::TargetError;
@@ -101,14 +102,19 @@ impl Device {
     /// none: what is read after it is up to the device.
     pub(super) fn zero(&self, range: Range<u64>) -> io::Result<()> {
         let mut start = range.start;
+        // What the disk holds, not what is left in memory of a flush that failed.
+        let mut reading = match self.holes {
+            Holes::Skip => Some(Reading::new(&self.file)?),
+            Holes::Zero | Holes::Discard => None,
+        };
         while start < range.end {
             let piece_max = if self.holes == Holes::Skip { READ_BYTES } else { ZERO_PIECE_BYTES };
             let piece = start..piece_end(start, range.end, piece_max);
             start = piece.end;
-            let is_done = match self.holes {
-                Holes::Zero => false,
-                Holes::Skip => self.is_zero(&piece)?,
-                Holes::Discard => self.fallocate(FallocateFlags::FALLOC_FL_PUNCH_HOLE, &piece),
+            let is_done = match (self.holes, &mut reading) {
+                (Holes::Skip, Some(reading)) => is_zero(reading, &piece)?,
+                (Holes::Zero | Holes::Skip, _) => false,
+                (Holes::Discard, _) => self.fallocate(FallocateFlags::FALLOC_FL_PUNCH_HOLE, &piece),
             };
             // The kernel refuses the odd end of an image.
             if !is_done && !self.fallocate(FallocateFlags::FALLOC_FL_ZERO_RANGE, &piece) {
@@ -129,13 +135,6 @@ impl Device {
         fallocate(&*self.file, way, start, end - start).is_ok()
     }
 
-    fn is_zero(&self, range: &Range<u64>) -> io::Result<bool> {
-        let len = usize::try_from(range.end - range.start).unwrap_or(usize::MAX);
-        let mut octets = vec![0; len];
-        self.file.read_exact_at(&mut octets, range.start)?;
-        Ok(octets.chunks(ZEROES.len()).all(|piece| *piece == ZEROES[..piece.len()]))
-    }
-
     fn write_zeroes(&self, range: Range<u64>) -> io::Result<()> {
         let mut start = range.start;
         while start < range.end {
@@ -146,6 +145,13 @@ impl Device {
         }
         Ok(())
     }
+}
+
+fn is_zero(reading: &mut Reading, range: &Range<u64>) -> io::Result<bool> {
+    let len = usize::try_from(range.end - range.start).unwrap_or(usize::MAX);
+    let mut octets = vec![0; len];
+    reading.read(&mut octets, range.start)?;
+    Ok(octets.chunks(ZEROES.len()).all(|piece| *piece == ZEROES[..piece.len()]))
 }
 
 /// Where a piece of what is to be zeroed ends: at whole sectors, but for what is less than one.
@@ -212,12 +218,13 @@ mod tests {
 
     use super::*;
     use crate::error::Error;
+    use crate::image::medium::Medium;
     use crate::image::testing::{FILLING, LoopDevice, close, run};
-    use crate::image::{Target, TargetOptions};
+    use crate::image::{Keep, Target, TargetOptions};
 
     fn open(device: &LoopDevice, holes: Holes) -> Target {
         let options = TargetOptions { holes, ..TargetOptions::default() };
-        Target::open_with(device.path(), options).unwrap()
+        Target::open_with(device.path(), options, &Keep::default()).unwrap()
     }
 
     /// Octets that the file behind a device takes up.
@@ -315,7 +322,7 @@ mod tests {
             closing.send(()).unwrap();
             close(old);
         });
-        target.commit().unwrap();
+        Box::new(target).commit().unwrap();
         assert!(closed.try_recv().is_ok(), "it waited");
         other.join().unwrap();
         let partition = format!("{name}p1");

@@ -72,7 +72,7 @@ impl DirectFile {
 
 /// Whether it is a file that no page cache lies in front of. A device is none, though its name is
 /// kept in memory.
-fn is_in_memory(file: impl AsFd) -> bool {
+pub(super) fn is_in_memory(file: impl AsFd) -> bool {
     let is_file = fstat(&file).is_ok_and(|stat| SFlag::S_IFMT.bits() & stat.st_mode == S_IFREG);
     is_file && fstatfs(file).is_ok_and(|system| system.filesystem_type() == TMPFS_MAGIC)
 }
@@ -84,21 +84,26 @@ pub(super) struct Bounce(Vec<u8>);
 impl Bounce {
     /// A copy of up to [`BOUNCE_OCTETS`] octets that begins at a page.
     fn copy(&mut self, bytes: &[u8]) -> &[u8] {
+        let aligned = self.area(bytes.len());
+        aligned.copy_from_slice(bytes);
+        aligned
+    }
+
+    /// Up to [`BOUNCE_OCTETS`] octets that begin at a page.
+    pub(super) fn area(&mut self, octets: usize) -> &mut [u8] {
         if self.0.is_empty() {
             self.0 = vec![0; BOUNCE_OCTETS + ALIGNMENT];
         }
         let start = self.0.as_ptr().align_offset(ALIGNMENT);
-        let aligned = &mut self.0[start..start + bytes.len()];
-        aligned.copy_from_slice(bytes);
-        aligned
+        &mut self.0[start..start + octets]
     }
 }
 
 /// Memory, offset and length of a write are multiples of this: a page, and with it every logical
 /// block size that is common.
-const ALIGNMENT: usize = 4096;
+pub(super) const ALIGNMENT: usize = 4096;
 /// Measured: pieces of 256 KiB are a third slower, larger ones no faster.
-const BOUNCE_OCTETS: usize = 1 << 20;
+pub(super) const BOUNCE_OCTETS: usize = 1 << 20;
 
 #[cfg(test)]
 mod tests {

@@ -2,19 +2,23 @@
 //!
 //! Whoever opens the output sees the old file or the whole new one. Temporaries that earlier runs
 //! left behind when they were killed are not touched: they may belong to a run on another host.
+//! What is to be resumed has a temporary of a name of its own, which stays until it is complete,
+//! and is locked meanwhile.
 
 use std::fs::{self, File, Metadata, OpenOptions, Permissions};
 use std::io;
+use std::ops::Range;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 
 use imgcast_common::prng::Prng;
 use nix::errno::Errno;
-use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
+use nix::fcntl::{AT_FDCWD, FallocateFlags, Flock, FlockArg, RenameFlags, fallocate, renameat2};
 use nix::libc::O_NOFOLLOW;
 use nix::sys::statvfs::fstatvfs;
 
+use super::guard::DeviceUse;
 use crate::error::{Error, TargetError};
 
 /// The temporary of an output file. Dropped without [`commit`](Self::commit), it is removed.
@@ -27,6 +31,10 @@ pub(super) struct OutputFile {
     /// Mode and owner of the file that is replaced.
     replaced: Option<(u32, u32, u32)>,
     committed: bool,
+    /// Of a temporary that stays.
+    lock: Option<Flock<File>>,
+    /// Whether an earlier run wrote to it.
+    had_before: bool,
 }
 
 impl OutputFile {
@@ -40,9 +48,83 @@ impl OutputFile {
         let mut options = OpenOptions::new();
         options.read(true).write(true).create_new(true).mode(0o600).custom_flags(O_NOFOLLOW);
         match options.open(&temporary) {
-            Ok(file) => Ok(Self { path, temporary, file, replaced, committed: false }),
+            Ok(file) => Ok(Self {
+                path,
+                temporary,
+                file,
+                replaced,
+                committed: false,
+                lock: None,
+                had_before: false,
+            }),
             Err(source) => Err(TargetError::Open { path: temporary, source }),
         }
+    }
+
+    /// Likewise, with a temporary that stays if it does not get complete, or the one of an earlier
+    /// run; with `anew`, whatever that holds is given up.
+    ///
+    /// # Errors
+    /// [`TargetError::Open`]; [`TargetError::Busy`] if another run writes to it.
+    pub(super) fn keep(
+        path: PathBuf,
+        replaced: Option<&Metadata>,
+        anew: bool,
+    ) -> Result<Self, TargetError> {
+        let replaced = replaced.map(|old| (old.mode() & MODE_MASK, old.uid(), old.gid()));
+        let temporary = beside(&path, ".imgcast-part");
+        let failed = |source| TargetError::Open { path: temporary.clone(), source };
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false).mode(0o600);
+        let file = options.custom_flags(O_NOFOLLOW).open(&temporary).map_err(failed)?;
+        let lock = Flock::lock(file.try_clone().map_err(failed)?, FlockArg::LockExclusiveNonblock);
+        let own = file.metadata().map_err(failed)?;
+        // Whoever held the lock may have given the file its name meanwhile.
+        let named = fs::symlink_metadata(&temporary).ok();
+        let is_named =
+            named.is_some_and(|it| (it.dev(), it.ino()) == (own.dev(), own.ino()) && it.is_file());
+        let Some(lock) = lock.ok().filter(|_| is_named) else {
+            return Err(TargetError::Busy { path: temporary, uses: vec![DeviceUse::Locked] });
+        };
+        if anew {
+            file.set_len(0).map_err(failed)?;
+        }
+        let had_before = !anew && own.len() > 0;
+        let lock = Some(lock);
+        Ok(Self { path, temporary, file, replaced, committed: false, lock, had_before })
+    }
+
+    /// Whether an earlier run wrote to it.
+    pub(super) const fn had_before(&self) -> bool {
+        self.had_before
+    }
+
+    /// Octets that the temporary takes on disk by now.
+    pub(super) fn allocated_bytes(&self) -> u64 {
+        self.file.metadata().map_or(0, |metadata| metadata.blocks().saturating_mul(512))
+    }
+
+    /// Makes a range read as zeroes; only where an earlier run wrote it does not from the start.
+    pub(super) fn zero(&self, range: Range<u64>) -> io::Result<()> {
+        if !self.had_before || range.is_empty() {
+            return Ok(());
+        }
+        let numbers = (i64::try_from(range.start), i64::try_from(range.end - range.start));
+        let way = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
+        if let (Ok(start), Ok(len)) = numbers
+            && fallocate(&self.file, way, start, len).is_ok()
+        {
+            return Ok(());
+        }
+        let zeroes = [0; 64 << 10];
+        let mut start = range.start;
+        while start < range.end {
+            let rest = usize::try_from(range.end - start).unwrap_or(usize::MAX);
+            let piece = &zeroes[..rest.min(zeroes.len())];
+            self.file.write_all_at(piece, start)?;
+            start += piece.len() as u64;
+        }
+        Ok(())
     }
 
     /// The output, with all links followed.
@@ -101,7 +183,8 @@ impl OutputFile {
 
 impl Drop for OutputFile {
     fn drop(&mut self) {
-        if !self.committed {
+        let is_of_use = self.lock.is_some() && self.file.metadata().is_ok_and(|it| it.len() > 0);
+        if !self.committed && !is_of_use {
             let _ = fs::remove_file(&self.temporary);
         }
     }
@@ -119,14 +202,19 @@ fn rename_to_free(from: &Path, to: &Path) -> io::Result<()> {
     }
 }
 
-/// `.name.01234567.part` in the directory of `path`.
-fn temporary_for(path: &Path) -> PathBuf {
+/// `.name` with an ending, in the directory of `path`.
+pub(super) fn beside(path: &Path, ending: &str) -> PathBuf {
     let mut name = std::ffi::OsString::from(".");
     let own = path.file_name().unwrap_or_default().as_bytes();
     name.push(std::ffi::OsStr::from_bytes(&own[..own.len().min(NAME_OCTETS_MAX)]));
-    let [_, _, _, _, random @ ..] = Prng::fresh_seed().to_be_bytes();
-    name.push(format!(".{:08x}.part", u32::from_be_bytes(random)));
+    name.push(ending);
     path.with_file_name(name)
+}
+
+/// `.name.01234567.part` in the directory of `path`.
+fn temporary_for(path: &Path) -> PathBuf {
+    let [_, _, _, _, random @ ..] = Prng::fresh_seed().to_be_bytes();
+    beside(path, &format!(".{:08x}.part", u32::from_be_bytes(random)))
 }
 
 /// The process's file mode creation mask. To ask umask(2) is to change it, for all threads.
@@ -140,5 +228,5 @@ fn umask() -> u32 {
 const MODE_MASK: u32 = 0o777;
 /// What nearly every system has.
 const UMASK_DEFAULT: u32 = 0o022;
-/// File systems allow 255 octets; the dots, the digits and `part` take 15.
-const NAME_OCTETS_MAX: usize = 240;
+/// File systems allow 255 octets; the dot and the longest ending take 17.
+const NAME_OCTETS_MAX: usize = 238;

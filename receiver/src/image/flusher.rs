@@ -4,100 +4,103 @@
 //! fills it faster than the disk takes the other waits. fdatasync does it: sync_file_range would
 //! start earlier, but says nothing of the disk's own cache. (Measured: space set aside by
 //! fallocate makes all of it slower, not faster, because its extents have to be converted.)
+//!
+//! A flush that failed is never tried again: the kernel tells it once, and what it means is lost.
+//! Whoever is told has to have those blocks written anew.
 
-use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use super::rate::now;
 
+/// What was written between the beginnings of two flushes.
+#[derive(Debug, Default)]
+pub(super) struct Window {
+    /// Octets, without the zeroed ones.
+    pub(super) octets: u64,
+    /// The blocks that were written …
+    pub(super) blocks: Vec<u32>,
+    /// … and those that were made zero.
+    pub(super) zeroed: Vec<Range<u32>>,
+    /// Flushes that had failed when it was handed over.
+    pub(super) failed_flushes: u64,
+}
+
 /// A thread that flushes. Dropped, it ends after the flush that is under way.
 #[derive(Debug)]
 pub(super) struct Flusher {
     /// `None` only while it ends.
-    windows: Option<SyncSender<u64>>,
+    tasks: Option<SyncSender<Task>>,
     thread: Option<JoinHandle<()>>,
-    failure: Arc<Mutex<Option<io::Error>>>,
+}
+
+#[derive(Debug)]
+enum Task {
+    Flush(Window),
+    Answer(SyncSender<()>),
 }
 
 impl Flusher {
-    /// Starts the thread. It tells `note` how long each flush of how many octets took.
+    /// Starts the thread. It flushes by `flush`, and tells `note` of each window how that ended and
+    /// how long it took.
     pub(super) fn start(
-        file: File,
-        note: impl FnMut(u64, Duration) + Send + 'static,
+        flush: impl FnMut() -> io::Result<()> + Send + 'static,
+        note: impl FnMut(Window, io::Result<()>, Duration) + Send + 'static,
     ) -> io::Result<Self> {
         // Without room in the queue: whoever hands over a window waits for the one before it.
-        let (windows, queue) = sync_channel(0);
-        let failure = Arc::new(Mutex::new(None));
-        let slot = Arc::clone(&failure);
-        let work = move || {
-            if let Err(error) = flush_all(&file, &queue, note) {
-                *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
-            }
-        };
+        let (tasks, queue) = sync_channel(0);
+        let work = move || flush_all(flush, &queue, note);
         let thread = thread::Builder::new().name("flush".into()).spawn(work)?;
-        Ok(Self { windows: Some(windows), thread: Some(thread), failure })
+        Ok(Self { tasks: Some(tasks), thread: Some(thread) })
     }
 
-    /// Has everything flushed that is written by now, the last `octets` of it since the call
-    /// before. Waits until the flush before is through, but not for this one.
-    ///
-    /// # Errors
-    /// The first that any flush met: the kernel tells it once, and what it means is lost for good.
-    pub(super) fn begin(&self, octets: u64) -> io::Result<()> {
-        match &self.windows {
-            Some(windows) if windows.send(octets).is_ok() => Ok(()),
-            _ => Err(self.failure().unwrap_or_else(|| io::Error::other("flushing has failed"))),
-        }
+    /// Has everything flushed that is written by now, this window of it since the call before.
+    /// Waits until the flush before is through, but not for this one. Whether the thread is there
+    /// at all.
+    pub(super) fn begin(&self, window: Window) -> bool {
+        self.tasks.as_ref().is_some_and(|tasks| tasks.send(Task::Flush(window)).is_ok())
     }
 
-    /// Waits for the flush that is under way.
-    ///
-    /// # Errors
-    /// As of [`begin`](Self::begin).
-    pub(super) fn finish(mut self) -> io::Result<()> {
-        self.end();
-        self.failure().map_or(Ok(()), Err)
-    }
-
-    /// A copy: once a flush has failed, none is right any more.
-    fn failure(&self) -> Option<io::Error> {
-        let failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
-        failure.as_ref().map(|error| match error.raw_os_error() {
-            Some(code) => io::Error::from_raw_os_error(code),
-            None => io::Error::new(error.kind(), error.to_string()),
-        })
-    }
-
-    fn end(&mut self) {
-        self.windows = None;
-        if let Some(thread) = self.thread.take() {
-            // It calls nothing that panics, and what it could not flush the writer flushes again.
-            let _ = thread.join();
+    /// Waits until the flush that is under way is through, and noted.
+    pub(super) fn wait(&self) {
+        let (answer, answered) = sync_channel(1);
+        if let Some(tasks) = &self.tasks
+            && tasks.send(Task::Answer(answer)).is_ok()
+        {
+            let _ = answered.recv();
         }
     }
 }
 
 impl Drop for Flusher {
     fn drop(&mut self) {
-        self.end();
+        self.tasks = None;
+        if let Some(thread) = self.thread.take() {
+            // Whether it panicked makes no difference any more.
+            let _ = thread.join();
+        }
     }
 }
 
 fn flush_all(
-    file: &File,
-    windows: &Receiver<u64>,
-    mut note: impl FnMut(u64, Duration),
-) -> io::Result<()> {
-    for octets in windows {
-        let start = now();
-        file.sync_data()?;
-        note(octets, now().duration_since(start));
+    mut flush: impl FnMut() -> io::Result<()>,
+    tasks: &Receiver<Task>,
+    mut note: impl FnMut(Window, io::Result<()>, Duration),
+) {
+    for task in tasks {
+        match task {
+            Task::Flush(window) => {
+                let start = now();
+                let result = flush();
+                note(window, result, now().duration_since(start));
+            }
+            // Nobody waits any more, or there is room for one answer.
+            Task::Answer(answer) => drop(answer.try_send(())),
+        }
     }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -105,37 +108,38 @@ mod tests {
     use std::sync::mpsc::channel;
 
     use super::*;
-    use crate::image::testing::Scratch;
 
-    #[test]
-    fn every_window_is_flushed_and_told_once() {
-        let scratch = Scratch::new();
-        let file = File::create(scratch.path().join("file")).unwrap();
-        let (notes, noted) = channel();
-        let flusher = Flusher::start(file, move |octets, _| notes.send(octets).unwrap()).unwrap();
-        for octets in [3, 1, 2] {
-            flusher.begin(octets).unwrap();
-        }
-        flusher.finish().unwrap();
-        assert_eq!(noted.iter().collect::<Vec<u64>>(), [3, 1, 2]);
+    fn window(octets: u64) -> Window {
+        Window { octets, ..Window::default() }
     }
 
     #[test]
-    fn a_flush_that_fails_is_told_by_the_next_or_by_the_end() {
-        // A pipe cannot be flushed.
-        let pipe = || File::from(std::os::fd::OwnedFd::from(io::pipe().unwrap().1));
-        let unused = |_, _| panic!("nothing was flushed");
-        let flusher = Flusher::start(pipe(), unused).unwrap();
-        flusher.begin(1).unwrap();
-        let error = flusher.finish().unwrap_err();
-        assert_eq!(error.raw_os_error(), Some(nix::libc::EINVAL));
+    fn every_window_is_flushed_once_and_told_with_how_it_ended() {
+        let (notes, noted) = channel();
+        let mut flushes = 0;
+        let flush = move || {
+            flushes += 1;
+            if flushes == 2 { Err(io::Error::from_raw_os_error(5)) } else { Ok(()) }
+        };
+        let note = move |window: Window, result: io::Result<()>, _| {
+            notes.send((window.octets, result.map_err(|error| error.raw_os_error()))).unwrap();
+        };
+        let flusher = Flusher::start(flush, note).unwrap();
+        for octets in [3, 1, 2] {
+            assert!(flusher.begin(window(octets)));
+        }
+        flusher.wait();
+        let told: Vec<_> = noted.try_iter().collect();
+        assert_eq!(told, [(3, Ok(())), (1, Err(Some(5))), (2, Ok(()))], "no second try");
+        drop(flusher);
+        assert!(noted.recv().is_err());
+    }
 
-        let flusher = Flusher::start(pipe(), unused).unwrap();
-        flusher.begin(1).unwrap();
-        let error = flusher.begin(1).unwrap_err();
-        assert_eq!(error.raw_os_error(), Some(nix::libc::EINVAL));
-        let error = flusher.begin(1).unwrap_err();
-        assert_eq!(error.raw_os_error(), Some(nix::libc::EINVAL), "and it stays so");
-        assert_eq!(flusher.finish().unwrap_err().raw_os_error(), Some(nix::libc::EINVAL));
+    #[test]
+    fn a_thread_that_died_is_not_waited_for() {
+        let flusher = Flusher::start(|| panic!("planned panic"), |_, _, _| ()).unwrap();
+        flusher.begin(window(1));
+        flusher.wait();
+        assert!(!flusher.begin(window(1)));
     }
 }

@@ -7,21 +7,30 @@
 //! ```text
 //! symbols -> Assembler -> Workbench (decode, verify) -> Writer -> Target
 //!                           index blocks -> IndexAssembly -> Index
+//!                 Target, old file -> Search -> Writer
 //! ```
 
 mod assembler;
+mod books;
 mod device;
 mod direct;
 mod disk;
 mod ends;
 mod file;
+mod finish;
 mod flusher;
 mod guard;
 mod holes;
 mod index_assembly;
+mod journal;
+mod keep;
+mod losses;
+mod medium;
 mod order;
 mod rate;
+mod reading;
 mod rescan;
+mod search;
 mod select;
 mod store;
 mod sysfs;
@@ -32,6 +41,8 @@ mod writer;
 #[cfg(test)]
 mod machine;
 #[cfg(test)]
+mod power_cuts;
+#[cfg(test)]
 mod testing;
 
 pub use assembler::Assembler;
@@ -39,7 +50,9 @@ pub use disk::{Disk, Partition};
 pub use guard::DeviceUse;
 pub use holes::Holes;
 pub use index_assembly::{IndexAssembly, IndexError};
+pub use keep::Keep;
 pub use rate::DrainRate;
+pub use search::Found;
 pub use select::Selected;
 pub use store::{Progress, Store, Work};
 pub use target::{Target, TargetOptions};

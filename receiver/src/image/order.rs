@@ -3,36 +3,47 @@
 //! start and written last, and of them last of all what makes a disk look like one:
 //!
 //! ```text
-//! zeroes over both ends | flush | blocks between, in any order | flush
+//! zeroes over the first block | flush | over the last one | flush | blocks between | flush
 //! last block, first block but its beginning | flush | the beginning of the first block | flush
 //! ```
 //!
-//! A file gets its name last and needs none of this. An error is final: what a failed
-//! fsync has dropped from the page cache, a second one does not bring back.
+//! A file gets its name last and needs none of this.
+//!
+//! What a failed fsync has dropped from the page cache, a second one does not bring back: blocks
+//! that were not written, flushed or kept are reported as lost, to be fetched again. A failed flush
+//! may mean whatever was written since the last one that worked began, up to its own end. What is
+//! flushed goes into the journal, and nothing before; the ends of a device never do.
 
+use std::io;
 use std::ops::Range;
-use std::sync::Mutex;
+use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use imgcast_common::bits::BitSet;
 use imgcast_common::layout::Layout;
 use imgcast_common::sectors::SectorSize;
+use imgcast_common::tree::Index;
+use nix::errno::Errno;
 
+use super::books::Books;
 use super::direct::Bounce;
-use super::ends::{End, Ends};
-use super::flusher::Flusher;
+use super::flusher::{Flusher, Window};
+use super::journal::Journal;
+use super::medium::Medium;
 use super::rate::{TargetRate, now};
-use super::target::Target;
 use super::writer::{Written, lock};
 use crate::error::Error;
 
 /// What all threads that write have to agree on.
 #[derive(Debug)]
 pub(super) struct Order {
-    layout: Layout,
-    is_device: bool,
-    books: Mutex<Books>,
+    pub(super) layout: Layout,
+    pub(super) is_device: bool,
+    pub(super) read_back: Option<Arc<Index>>,
+    /// A flush is begun whenever so much is written.
+    pub(super) window_bytes: u64,
+    pub(super) books: Mutex<Books>,
     rate: Mutex<TargetRate>,
     drain_kilobytes_per_second: AtomicU32,
 }
@@ -41,39 +52,27 @@ pub(super) struct Order {
 #[derive(Debug)]
 pub(super) struct Output {
     pub(super) flusher: Flusher,
-    pub(super) target: Target,
+    pub(super) medium: Box<dyn Medium>,
 }
 
-/// What is where.
-#[derive(Debug)]
-struct Books {
-    /// What the ends of a device are to be, at last.
-    ends: Ends,
-    /// Whether nothing on the target can be mistaken for a whole disk: for a device, whether its
-    /// ends have been zeroed.
-    is_shielded: bool,
-    stored: BitSet,
-    /// Since a flush was begun.
-    unflushed_bytes: u64,
-    last_offset: u64,
-    written_bytes: u64,
+/// What is to be known of a transfer beyond its end, or before it counts as ended.
+#[derive(Debug, Default)]
+pub(super) struct Keeping {
+    /// Where to note what is on disk.
+    pub(super) journal: Option<Journal>,
+    /// What everything is to be compared with once it is on disk.
+    pub(super) read_back: Option<Arc<Index>>,
 }
 
 impl Order {
     /// Nothing is written yet.
-    pub(super) fn new(layout: Layout, target: &Target) -> Self {
-        let books = Books {
-            ends: Ends::new(layout.blocks()),
-            is_shielded: !target.is_device(),
-            stored: BitSet::new(layout.blocks()),
-            unflushed_bytes: 0,
-            last_offset: 0,
-            written_bytes: 0,
-        };
+    pub(super) fn new(layout: Layout, is_device: bool, keeping: Keeping) -> Self {
         Self {
             layout,
-            is_device: target.is_device(),
-            books: Mutex::new(books),
+            is_device,
+            read_back: keeping.read_back,
+            window_bytes: WINDOW_BYTES,
+            books: Mutex::new(Books::new(layout.blocks(), is_device, keeping.journal)),
             rate: Mutex::default(),
             drain_kilobytes_per_second: AtomicU32::new(0),
         }
@@ -97,92 +96,149 @@ impl Order {
             if books.ends.has(number) {
                 if number == 0 {
                     // Announced it was, but only now it is known.
-                    output.target.check_sectors(SectorSize::of_gpt(&bytes))?;
+                    output.medium.check_sectors(SectorSize::of_gpt(&bytes))?;
                 }
-                books.stored.insert(number);
+                books.store(number);
                 books.ends.hold(number, bytes);
                 return Ok(Written::Stored { number, buffer: None });
             }
         }
-        self.shield(&output.target)?;
+        if let Err(error) = self.shield(output) {
+            return lock(&self.books).lose_window_and(vec![number], Some(bytes), error);
+        }
         lock(&self.rate).begin(now());
-        let written = self.put(output, number, &bytes, bounce);
+        let written = self.put(output, number, bytes, bounce);
         // A wait for the disk is the disk's time, too.
         let rate = &mut lock(&self.rate);
-        rate.end(now(), bytes.len() as u64);
+        rate.end(now(), u64::from(self.layout.block_len(number)));
         self.publish(rate);
-        written.map(|()| Written::Stored { number, buffer: Some(bytes) })
+        written
     }
 
     fn put(
         &self,
         output: &Output,
         number: u32,
-        bytes: &[u8],
+        bytes: Vec<u8>,
         bounce: &mut Bounce,
-    ) -> Result<(), Error> {
+    ) -> Result<Written, Error> {
         let offset = self.layout.block_range(number).start;
-        output.target.write(bytes, offset, bounce)?;
+        let failed_before = lock(&self.books).failed_flushes;
+        let written = output.medium.write(&bytes, offset, bounce);
         let mut books = lock(&self.books);
-        books.stored.insert(number);
-        books.note(offset, bytes.len());
-        if books.unflushed_bytes < FLUSH_BYTES {
-            return Ok(());
+        if let Err(error) = written {
+            return books.lose(vec![number], Some(bytes), error);
         }
-        let window = std::mem::take(&mut books.unflushed_bytes);
-        drop(books);
-        let flush = output.flusher.begin(window);
-        flush.map_err(|source| flush_error(&output.target, offset, window, source))
+        if books.failed_flushes != failed_before {
+            // That flush may have been told of these octets, and nobody will be again.
+            let error = books.flush_error(output.medium.path(), Errno::EIO.into());
+            return books.lose(vec![number], Some(bytes), error);
+        }
+        books.store(number);
+        books.window.blocks.push(number);
+        books.note(offset, bytes.len());
+        if books.window.octets >= self.window_bytes {
+            let mut window = std::mem::take(&mut books.window);
+            window.failed_flushes = books.failed_flushes;
+            drop(books);
+            if !output.flusher.begin(window) {
+                let text = "the thread that flushes has ended".into();
+                return Err(Error::Internal { text });
+            }
+        }
+        Ok(Written::Stored { number, buffer: Some(bytes) })
+    }
+
+    /// A block was found to be there.
+    pub(super) fn find(&self, number: u32) -> Written {
+        let mut books = lock(&self.books);
+        books.store(number);
+        // It may be on its way to the disk only.
+        books.window.blocks.push(number);
+        Written::Stored { number, buffer: None }
     }
 
     /// Makes a run of blocks read as zeroes.
     pub(super) fn zero(&self, output: &Output, blocks: Range<u32>) -> Result<Written, Error> {
-        let mut rest = blocks.start..blocks.end.min(self.layout.blocks());
+        let all = blocks.start..blocks.end.min(self.layout.blocks());
+        let mut rest = all.clone();
         if self.is_device {
             rest = lock(&self.books).ends.zero(&rest);
         }
-        if !rest.is_empty() {
-            self.shield(&output.target)?;
-            let last = self.layout.block_range(rest.end - 1);
-            output.target.zero(self.layout.block_range(rest.start).start..last.end)?;
+        if rest.is_empty() {
+            all.for_each(|number| lock(&self.books).store(number));
+            return Ok(Written::Zeroed { blocks });
         }
+        if let Err(error) = self.shield(output) {
+            return lock(&self.books).lose_window_and(all.collect(), None, error);
+        }
+        let failed_before = lock(&self.books).failed_flushes;
+        let last = self.layout.block_range(rest.end - 1);
+        let zeroed = output.medium.zero(self.layout.block_range(rest.start).start..last.end);
         let mut books = lock(&self.books);
-        for number in blocks.start..blocks.end.min(self.layout.blocks()) {
-            books.stored.insert(number);
+        let error = match zeroed {
+            Err(error) => Some(error),
+            Ok(()) if books.failed_flushes != failed_before => {
+                Some(books.flush_error(output.medium.path(), Errno::EIO.into()))
+            }
+            Ok(()) => None,
+        };
+        if let Some(error) = error {
+            return books.lose(all.collect(), None, error);
         }
+        books.window.zeroed.push(rest);
+        all.for_each(|number| books.store(number));
         Ok(Written::Zeroed { blocks })
     }
 
-    /// Makes the target what it is to be, once nothing else is under way any more.
-    pub(super) fn finish(&self, output: Output) -> Result<Written, Error> {
-        let Output { flusher, target } = output;
+    /// A window was flushed, or was not; what has to be reported of it.
+    pub(super) fn note_flush(
+        &self,
+        path: &Path,
+        window: Window,
+        result: io::Result<()>,
+        took: Duration,
+    ) -> Option<Result<Written, Error>> {
         let mut books = lock(&self.books);
-        let (offset, window) = (books.last_offset, books.unflushed_bytes);
-        flusher.finish().map_err(|source| flush_error(&target, offset, window, source))?;
-        if !books.stored.is_full() {
-            let missing = books.stored.len() - books.stored.count();
-            let text = format!("the image was to be finished with {missing} blocks missing");
-            return Err(Error::Internal { text });
+        match result {
+            Ok(()) if window.failed_flushes != books.failed_flushes => {
+                // The flush before failed while this window waited, and took its error along.
+                Some(books.lose_along(path, window))
+            }
+            Ok(()) => {
+                let octets = window.octets;
+                books.keep(window);
+                drop(books);
+                let rate = &mut lock(&self.rate);
+                rate.note_flush(octets, took);
+                self.publish(rate);
+                None
+            }
+            Err(source) => Some(books.lose_window(path, window, source)),
         }
-        books.flush(&target)?;
-        if self.is_device {
-            books.write_ends(&target, &self.layout)?;
-        }
-        target.commit()?;
-        Ok(Written::Flushed { written_bytes: books.written_bytes })
     }
 
-    /// Zeroes the ends of a device, on disk, before anything else changes there.
-    fn shield(&self, target: &Target) -> Result<(), Error> {
+    /// Puts what is whole into its place.
+    pub(super) fn commit(&self, output: Output, written_bytes: u64) -> Result<Written, Error> {
+        let Output { flusher, medium } = output;
+        drop(flusher);
+        medium.commit()?;
+        if let Some(journal) = lock(&self.books).journal.take() {
+            journal.remove();
+        }
+        Ok(Written::Flushed { written_bytes })
+    }
+
+    /// Whether a block is kept for the end, and nothing of it that is on the medium counts.
+    #[cfg(test)]
+    pub(super) fn is_held_back(&self, number: u32) -> bool {
+        self.is_device && lock(&self.books).ends.has(number)
+    }
+
+    /// Has nothing on a device that looks like a disk, before anything else changes there.
+    fn shield(&self, output: &Output) -> Result<(), Error> {
         // Whoever comes second waits.
-        lock(&self.books).shield(target, &self.layout)
-    }
-
-    /// So many octets were flushed in this time.
-    pub(super) fn note_flush(&self, octets: u64, took: Duration) {
-        let rate = &mut lock(&self.rate);
-        rate.note_flush(octets, took);
-        self.publish(rate);
+        lock(&self.books).shield(&*output.medium, &self.layout)
     }
 
     /// How fast the target takes data, flushes included, in kB/s; 0 while nothing is known.
@@ -196,68 +252,7 @@ impl Order {
     }
 }
 
-impl Books {
-    fn note(&mut self, offset: u64, octets: usize) {
-        self.last_offset = offset;
-        self.unflushed_bytes += octets as u64;
-        self.written_bytes += octets as u64;
-    }
-
-    fn shield(&mut self, target: &Target, layout: &Layout) -> Result<(), Error> {
-        if !self.is_shielded {
-            for number in self.ends.numbers() {
-                target.zero(layout.block_range(number))?;
-            }
-            self.flush(target)?;
-            self.is_shielded = true;
-        }
-        Ok(())
-    }
-
-    /// Makes the ends what they are to be: the beginning of the first one last, once the rest of
-    /// both is on disk.
-    fn write_ends(&mut self, target: &Target, layout: &Layout) -> Result<(), Error> {
-        self.shield(target, layout)?;
-        let mut bounce = Bounce::default();
-        let mut beginning = Vec::new();
-        for number in self.ends.numbers() {
-            let End::Held(bytes) = self.ends.take(number) else { continue };
-            let kept = if number == 0 { bytes.len().min(BEGINNING_OCTETS) } else { 0 };
-            let offset = layout.block_range(number).start + kept as u64;
-            target.write(&bytes[kept..], offset, &mut bounce)?;
-            self.note(offset, bytes.len() - kept);
-            if number == 0 {
-                beginning = bytes;
-                beginning.truncate(kept);
-            }
-        }
-        self.flush(target)?;
-        target.write(&beginning, 0, &mut bounce)?;
-        self.note(0, beginning.len());
-        self.flush(target)
-    }
-
-    fn flush(&mut self, target: &Target) -> Result<(), Error> {
-        let (offset, window) = (self.last_offset, self.unflushed_bytes);
-        target.flush().map_err(|source| flush_error(target, offset, window, source))?;
-        self.unflushed_bytes = 0;
-        Ok(())
-    }
-}
-
-fn flush_error(
-    target: &Target,
-    offset: u64,
-    unflushed_bytes: u64,
-    source: std::io::Error,
-) -> Error {
-    Error::Flush { path: target.path().into(), offset, unflushed_bytes, source }
-}
-
-/// Without it a disk has no partition table: the header of a GPT is in the second sector, and a
-/// sector has up to 4096 octets.
-const BEGINNING_OCTETS: usize = 8192;
 /// A flush is begun whenever so much is written, and as much more may be written meanwhile: a disk
 /// that makes 100 MB/s has two thirds of a second to go when the last block comes. Measured: 64
 /// MiB are no faster, and each halving below this is slower.
-const FLUSH_BYTES: u64 = 32 << 20;
+const WINDOW_BYTES: u64 = 32 << 20;

@@ -20,8 +20,12 @@ use imgcast_common::{
 use tracing::warn;
 
 use super::{
-    Assembler, Checked, IndexAssembly, IndexError, Target, Workbench, Writer, Written, ZeroBatch,
+    Assembler, Checked, Found, IndexAssembly, IndexError, Target, Workbench, Writer, Written,
+    ZeroBatch,
+    medium::Medium,
+    order::Keeping,
     rate::smaller_known,
+    search::{FOUND_MAX, Hunt},
 };
 use crate::{error::Error, memory::Memory};
 
@@ -29,6 +33,8 @@ use crate::{error::Error, memory::Memory};
 pub struct Store {
     /// Until the index is there and something may be written.
     target: Option<Target>,
+    /// What is looked for on the target.
+    hunt: Hunt,
     writer: Option<Writer>,
     workbench: Workbench,
     assembler: Assembler,
@@ -44,6 +50,8 @@ pub struct Store {
     is_zeroing: bool,
     /// Blocks with data that are on the target.
     stored_blocks: u32,
+    /// An end was asked for, and nothing was lost since.
+    is_ending: bool,
     deliver: Arc<dyn Fn(Work) + Send + Sync>,
 }
 
@@ -56,6 +64,8 @@ pub enum Work {
     Checked(BlockId, Checked),
     /// Zero blocks were compared with the index.
     Zeroes(ZeroBatch),
+    /// A block was looked for on the target.
+    Searched(u32, Found),
     /// The writer has something to say.
     Written(Written),
 }
@@ -73,6 +83,11 @@ pub enum Progress {
     Zeroes(ZeroBatch),
     /// These blocks are on the target.
     Stored(Range<u32>),
+    /// The block is not on the target from before.
+    Absent(u32),
+    /// These blocks are not on the target after all, for this reason: zero blocks are made once
+    /// more, others have to be fetched again.
+    Lost(Vec<u32>, Error),
     /// The image is flushed and in its place; so many octets were written.
     Flushed(u64),
     /// The target is lost.
@@ -94,6 +109,7 @@ impl Store {
         let threads = memory.threads(1 << BLOCK_LOG2_DEFAULT, 0);
         Ok(Self {
             target: Some(target),
+            hunt: Hunt::default(),
             writer: None,
             workbench: Workbench::new(threads, blocks as usize)?,
             assembler: Assembler::new(blocks as usize),
@@ -105,6 +121,7 @@ impl Store {
             zero_runs: VecDeque::new(),
             is_zeroing: false,
             stored_blocks: 0,
+            is_ending: false,
             deliver: Arc::new(deliver),
         })
     }
@@ -208,17 +225,31 @@ impl Store {
     }
 
     fn begin_writing(&mut self, layout: Layout, index: &Arc<Index>) -> Result<(), Error> {
-        let Some(target) = self.target.take() else { return Ok(()) };
+        let Some(mut target) = self.target.take() else { return Ok(()) };
+        let (search, journal, reads_back) = target.search(index.image_id(), &layout, index.zero());
+        let keeping = Keeping { journal, read_back: reads_back.then(|| Arc::clone(index)) };
+        let holds_ends = target.is_device();
         let zeroes: u64 = index.zero().iter().map(|block| u64::from(layout.block_len(block))).sum();
         target.check_room(layout.bytes() - zeroes)?;
-        let blocks = self.memory.blocks(layout.block_size(), 0);
+        let tasks_max = self.memory.blocks(layout.block_size(), 0) as usize + FOUND_MAX;
         let deliver = Arc::clone(&self.deliver);
         let written = move |written| deliver(Work::Written(written));
-        self.writer = Some(Writer::start(target, layout, blocks as usize, written)?);
+        self.writer = Some(Writer::start(target, layout, keeping, tasks_max, written)?);
+        if let Some(search) = search {
+            let (deliver, index) = (Arc::clone(&self.deliver), Arc::clone(index));
+            let found = move |number, found| deliver(Work::Searched(number, found));
+            self.hunt = Hunt::begin(search, layout, index, holds_ends, found)?;
+        }
         let deliver = Arc::clone(&self.deliver);
         self.workbench.check_zero(0..layout.blocks(), Arc::clone(index), layout, move |batch| {
             deliver(Work::Zeroes(batch));
         })
+    }
+
+    /// The blocks that are looked for on the target: of each is told whether it is there.
+    #[must_use]
+    pub const fn claimed(&self) -> &BitSet {
+        self.hunt.claimed()
     }
 
     /// Takes in what a thread has done, and sends it on its way. `None` if nothing came of it that
@@ -240,13 +271,24 @@ impl Store {
             Work::Written(Written::Stored { number, buffer }) => {
                 buffer.into_iter().for_each(|buffer| self.assembler.recycle(buffer));
                 self.stored_blocks = self.stored_blocks.saturating_add(1);
+                self.hunt.go_on_after(number);
+                self.end_again();
                 Progress::Stored(number..number + 1)
             }
             Work::Written(Written::Zeroed { blocks }) => {
                 self.is_zeroing = false;
                 self.zero_next();
+                self.end_again();
                 Progress::Stored(blocks)
             }
+            Work::Written(Written::Lost { blocks, buffer, error }) => {
+                buffer.into_iter().for_each(|buffer| self.assembler.recycle(buffer));
+                self.is_ending = false;
+                blocks.iter().for_each(|block| self.lose(*block));
+                self.zero_next();
+                Progress::Lost(blocks, error)
+            }
+            Work::Searched(number, found) => self.searched(number, found),
             Work::Written(Written::Flushed { written_bytes }) => Progress::Flushed(written_bytes),
             Work::Written(Written::Failed(error)) => Progress::Failed(error),
         })
@@ -258,6 +300,25 @@ impl Store {
         {
             self.is_zeroing = true;
             writer.zero(run);
+        }
+    }
+
+    fn searched(&mut self, number: u32, found: Found) -> Progress {
+        let Some(writer) = &self.writer else { return Progress::Absent(number) };
+        match found {
+            Found::Nothing => return Progress::Absent(number),
+            Found::InPlace => writer.find(number),
+            Found::Copy(bytes) => writer.write(number, bytes),
+        }
+        self.hunt.note_found(number);
+        Progress::Whole(BlockId::image(number))
+    }
+
+    fn lose(&mut self, number: u32) {
+        self.hunt.go_on_after(number);
+        if self.index.as_ref().is_some_and(|index| index.zero().contains(number)) {
+            self.is_zeroing = false;
+            self.zero_runs.push_back(number..number + 1);
         }
     }
 
@@ -297,8 +358,14 @@ impl Store {
     }
 
     /// Flushes the target and puts the image into its place, in the background.
-    pub fn flush(&self) {
-        if let Some(writer) = &self.writer {
+    pub fn flush(&mut self) {
+        self.is_ending = true;
+        self.end_again();
+    }
+
+    /// What was lost may come back after the end was asked for.
+    fn end_again(&self) {
+        if let Some(writer) = self.writer.as_ref().filter(|_| self.is_ending) {
             writer.finish();
         }
     }

@@ -11,7 +11,11 @@ use std::ops::Range;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 
+use imgcast_common::bits::BitSet;
+use imgcast_common::id::ImageId;
+use imgcast_common::layout::Layout;
 use imgcast_common::sectors::SectorSize;
 use tracing::warn;
 
@@ -20,7 +24,13 @@ use super::direct::{Bounce, DirectFile};
 use super::disk::Disk;
 use super::file::OutputFile;
 use super::holes::Holes;
+use super::journal::Journal;
+use super::keep::{Keep, Kept};
+use super::medium::Medium;
+use super::reading::Reading;
+use super::search::Search;
 use super::sysfs::DeviceNumber;
+use super::writer::lock;
 use crate::error::{Error, TargetError};
 
 /// An output that is ready to be written to. Dropped before it is finished, a file leaves nothing
@@ -32,6 +42,9 @@ pub struct Target {
     /// Closed first: the lock on the other handle of a device keeps udev away until the end.
     direct: Option<DirectFile>,
     kind: Kind,
+    kept: Kept,
+    /// Made when something is to be read.
+    reading: Mutex<Option<Reading>>,
 }
 
 /// What the operator allows and wants.
@@ -49,40 +62,21 @@ impl Target {
     /// # Errors
     /// As of [`open_with`](Self::open_with).
     pub fn open(path: &Path) -> Result<Self, Error> {
-        Self::open_with(path, TargetOptions::default())
+        Self::open_with(path, TargetOptions::default(), &Keep::default())
     }
 
-    /// Opens `path` for an image. Nothing is overwritten yet: of a file only its temporary is
-    /// created, a device is only held.
+    /// Opens `path` for an image, with what is to be known of it beyond the end of this run.
+    /// Nothing is overwritten yet: of a file only its temporary is created, a device is only held.
     ///
     /// # Errors
     /// [`TargetError::Kind`], [`TargetError::Exists`], [`TargetError::Busy`],
-    /// [`TargetError::ReadOnly`] or [`TargetError::Open`], with `path` in it.
-    pub fn open_with(path: &Path, options: TargetOptions) -> Result<Self, Error> {
-        let unfit = |kind| Err(TargetError::Kind { path: path.into(), kind }.into());
-        let kind = match fs::metadata(path) {
-            Ok(metadata) => match unfit_kind(&metadata) {
-                Some(kind) => return unfit(kind),
-                None => open_existing(path, &metadata, options)?,
-            },
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                if fs::symlink_metadata(path).is_ok() {
-                    return unfit("a symbolic link that leads nowhere");
-                }
-                if path.as_os_str().as_bytes().ends_with(b"/") {
-                    return unfit("a directory that does not exist");
-                }
-                let Some(name) = path.file_name() else { return unfit("not a file name") };
-                let directory = directory_of(path)?;
-                if directory.starts_with("/dev") && !directory.starts_with("/dev/shm") {
-                    return unfit("not there, and a plain file in /dev would only fill the memory");
-                }
-                Kind::File(OutputFile::create(directory.join(name), None)?)
-            }
-            Err(source) => return Err(TargetError::Open { path: path.into(), source }.into()),
-        };
+    /// [`TargetError::ReadOnly`] or [`TargetError::Open`], with `path` in it; [`Error::Usage`] if
+    /// the journal cannot be used.
+    pub fn open_with(path: &Path, options: TargetOptions, keep: &Keep) -> Result<Self, Error> {
+        let kind = open_kind(path, options, keep)?;
+        let kept = Kept::open(&kind, keep)?;
         let direct = DirectFile::reopen(kind.file());
-        Ok(Self { path: path.into(), direct, kind })
+        Ok(Self { path: path.into(), direct, kind, kept, reading: Mutex::default() })
     }
 
     /// The output, as the operator wrote it.
@@ -149,13 +143,13 @@ impl Target {
     /// [`TargetError::NoRoom`]. A file system that does not tell has room.
     pub fn check_room(&self, data_bytes: u64) -> Result<(), Error> {
         let Kind::File(file) = &self.kind else { return Ok(()) };
+        // What an earlier run wrote has its room.
+        let needed_bytes = data_bytes.saturating_sub(file.allocated_bytes());
         match file.free_bytes() {
-            Ok(free_bytes) if free_bytes < data_bytes => Err(TargetError::NoRoom {
-                path: self.path.clone(),
-                needed_bytes: data_bytes,
-                free_bytes,
+            Ok(free_bytes) if free_bytes < needed_bytes => {
+                let path = self.path.clone();
+                Err(TargetError::NoRoom { path, needed_bytes, free_bytes }.into())
             }
-            .into()),
             _ => Ok(()),
         }
     }
@@ -169,9 +163,24 @@ impl Target {
         }
     }
 
-    /// Whether something might boot from it, or mount it, before it is whole.
-    pub(super) const fn is_device(&self) -> bool {
-        matches!(self.kind, Kind::Device(_))
+    /// What there may be of an image from before, and where to look for it; and where to note what
+    /// is on disk, and whether to read that back.
+    pub(super) fn search(
+        &mut self,
+        image: ImageId,
+        layout: &Layout,
+        zero: &BitSet,
+    ) -> (Option<Search>, Option<Journal>, bool) {
+        let claims = self.kept.journal.as_mut().and_then(|journal| journal.begin(image, layout));
+        let places = (self.kept.in_place.then(|| self.kind.file()), self.kept.old.as_ref());
+        let search = Search::new(places, claims, layout, zero);
+        (search, self.kept.journal.take(), self.kept.reads_back)
+    }
+
+    /// Whether anything of an image may be there.
+    #[must_use]
+    pub const fn may_hold_something(&self) -> bool {
+        self.kept.in_place || self.kept.old.is_some()
     }
 
     /// Makes a file as long as the image, all of it a hole.
@@ -190,13 +199,26 @@ impl Target {
         if self.direct.is_some() { WRITES_PAST_PAGE_CACHE } else { 1 }
     }
 
-    /// Writes at an offset; `bounce` is memory of the thread that does it.
-    pub(super) fn write(
-        &self,
-        bytes: &[u8],
-        offset: u64,
-        bounce: &mut Bounce,
-    ) -> Result<(), Error> {
+    /// Another handle of what is written to, to flush it by.
+    pub(super) fn flush_handle(&self) -> io::Result<File> {
+        self.kind.file().try_clone()
+    }
+
+    fn write_error(&self, offset: u64, source: io::Error) -> Error {
+        Error::Write { path: self.path.clone(), offset, source }
+    }
+}
+
+impl Medium for Target {
+    fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn is_device(&self) -> bool {
+        matches!(self.kind, Kind::Device(_))
+    }
+
+    fn write(&self, bytes: &[u8], offset: u64, bounce: &mut Bounce) -> Result<(), Error> {
         let past_cache = match &self.direct {
             Some(direct) => direct.write(bytes, offset, bounce),
             None => Ok(0),
@@ -207,31 +229,28 @@ impl Target {
         written.map_err(|source| self.write_error(offset, source))
     }
 
-    /// Makes a range read as zeroes, which in a file it does from the start.
-    pub(super) fn zero(&self, range: Range<u64>) -> Result<(), Error> {
+    fn zero(&self, range: Range<u64>) -> Result<(), Error> {
+        let start = range.start;
         match &self.kind {
-            Kind::File(_) => Ok(()),
-            Kind::Device(device) => {
-                let start = range.start;
-                device.zero(range).map_err(|source| self.write_error(start, source))
-            }
+            Kind::File(file) => file.zero(range),
+            Kind::Device(device) => device.zero(range),
         }
+        .map_err(|source| self.write_error(start, source))
     }
 
-    /// Another handle of what is written to, to flush it by.
-    pub(super) fn flush_handle(&self) -> io::Result<File> {
-        self.kind.file().try_clone()
-    }
-
-    /// Has everything written so far on disk.
-    pub(super) fn flush(&self) -> io::Result<()> {
+    fn flush(&self) -> io::Result<()> {
         self.kind.file().sync_data()
     }
 
+    fn check_sectors(&self, of_image: Option<SectorSize>) -> Result<(), Error> {
+        Self::check_sectors(self, of_image)
+    }
+
     /// Gives a file its name; of a device the kernel is to know the new partitions.
-    pub(super) fn commit(self) -> Result<(), Error> {
-        let Self { path, direct, kind } = self;
-        drop(direct);
+    fn commit(self: Box<Self>) -> Result<(), Error> {
+        let Self { path, direct, kind, reading, .. } = *self;
+        // Other handles of a device keep the kernel from looking at it anew.
+        drop((direct, reading));
         match kind {
             Kind::File(file) => file.commit(path),
             Kind::Device(device) => {
@@ -244,19 +263,23 @@ impl Target {
         }
     }
 
-    fn write_error(&self, offset: u64, source: io::Error) -> Error {
-        Error::Write { path: self.path.clone(), offset, source }
+    fn read(&self, bytes: &mut [u8], offset: u64) -> io::Result<()> {
+        let mut reading = lock(&self.reading);
+        match &mut *reading {
+            Some(reading) => reading.read(bytes, offset),
+            none => none.insert(Reading::new(self.kind.file())?).read(bytes, offset),
+        }
     }
 }
 
 #[derive(Debug)]
-enum Kind {
+pub(super) enum Kind {
     File(OutputFile),
     Device(Device),
 }
 
 impl Kind {
-    fn file(&self) -> &File {
+    pub(super) fn file(&self) -> &File {
         match self {
             Self::File(file) => file.file(),
             Self::Device(device) => device.file(),
@@ -264,21 +287,57 @@ impl Kind {
     }
 }
 
+fn open_kind(path: &Path, options: TargetOptions, keep: &Keep) -> Result<Kind, TargetError> {
+    let unfit = |kind| Err(TargetError::Kind { path: path.into(), kind });
+    match fs::metadata(path) {
+        Ok(metadata) => match unfit_kind(&metadata) {
+            Some(kind) => unfit(kind),
+            None => open_existing(path, &metadata, options, keep),
+        },
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            if fs::symlink_metadata(path).is_ok() {
+                return unfit("a symbolic link that leads nowhere");
+            }
+            if path.as_os_str().as_bytes().ends_with(b"/") {
+                return unfit("a directory that does not exist");
+            }
+            let Some(name) = path.file_name() else { return unfit("not a file name") };
+            let directory = directory_of(path)?;
+            if directory.starts_with("/dev") && !directory.starts_with("/dev/shm") {
+                return unfit("not there, and a plain file in /dev would only fill the memory");
+            }
+            open_file(directory.join(name), None, keep)
+        }
+        Err(source) => Err(TargetError::Open { path: path.into(), source }),
+    }
+}
+
 fn open_existing(
     path: &Path,
     metadata: &Metadata,
     options: TargetOptions,
+    keep: &Keep,
 ) -> Result<Kind, TargetError> {
     if metadata.file_type().is_block_device() {
         let number = DeviceNumber::of(metadata.rdev());
         return Device::open(path, number, options.holes).map(Kind::Device);
     }
-    if !options.overwrite {
+    // Whoever goes on with what is there wants it replaced.
+    if !options.overwrite && !keep.resumes {
         return Err(TargetError::Exists { path: path.into(), kept: None });
     }
     let canonical = fs::canonicalize(path);
     let canonical = canonical.map_err(|source| TargetError::Open { path: path.into(), source })?;
-    OutputFile::create(canonical, Some(metadata)).map(Kind::File)
+    open_file(canonical, Some(metadata), keep)
+}
+
+fn open_file(path: PathBuf, replaced: Option<&Metadata>, keep: &Keep) -> Result<Kind, TargetError> {
+    let file = if keep.leaves_a_trace() {
+        OutputFile::keep(path, replaced, !keep.resumes)
+    } else {
+        OutputFile::create(path, replaced)
+    };
+    file.map(Kind::File)
 }
 
 /// What cannot be written to in any order and read back; `None` for a file or block device.
@@ -362,7 +421,7 @@ mod tests {
         target.write(b"abc", 500, &mut Bounce::default()).unwrap();
         target.zero(600..1000).unwrap();
         target.flush().unwrap();
-        target.commit().unwrap();
+        Box::new(target).commit().unwrap();
         assert_eq!(scratch.names(), ["disk.img"]);
         let contents = fs::read(&path).unwrap();
         assert_eq!((contents.len(), &contents[500..503]), (1000, &b"abc"[..]));
@@ -373,6 +432,26 @@ mod tests {
             mode(&fresh.metadata().unwrap()),
             "the mode of any new file"
         );
+    }
+
+    #[test]
+    fn whoever_resumes_may_replace_the_file_that_is_there_and_nobody_else() {
+        let scratch = Scratch::new();
+        let path = scratch.path().join("disk.img");
+        fs::write(&path, "old").unwrap();
+        assert_eq!(open_error(&path).code(), "target-exists");
+        let journal = Some(scratch.path().join("journal"));
+        let keep = Keep { journal, ..Keep::default() };
+        let error = Target::open_with(&path, TargetOptions::default(), &keep).unwrap_err();
+        assert_eq!(error.code(), "target-exists", "a journal alone is no permission");
+        let keep = Keep { resumes: true, ..Keep::default() };
+        let target = Target::open_with(&path, TargetOptions::default(), &keep).unwrap();
+        assert!(target.may_hold_something());
+        target.write(b"new", 0, &mut Bounce::default()).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"old");
+        Box::new(target).commit().unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"new");
+        assert_eq!(scratch.names(), ["disk.img"]);
     }
 
     #[test]
@@ -387,10 +466,10 @@ mod tests {
         fs::write(&dead_run, "debris").unwrap();
 
         let options = TargetOptions { overwrite: true, ..TargetOptions::default() };
-        let target = Target::open_with(&link, options).unwrap();
+        let target = Target::open_with(&link, options, &Keep::default()).unwrap();
         target.write(b"new", 0, &mut Bounce::default()).unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"old");
-        target.commit().unwrap();
+        Box::new(target).commit().unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"new");
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o640);
         assert!(fs::symlink_metadata(&link).unwrap().is_symlink(), "the link leads there still");
@@ -410,7 +489,7 @@ mod tests {
         let target = Target::open(&path).unwrap();
         target.write(b"new", 0, &mut Bounce::default()).unwrap();
         fs::write(&path, "another").unwrap();
-        let error = target.commit().unwrap_err();
+        let error = Box::new(target).commit().unwrap_err();
         assert_eq!((error.code(), error.exit_code()), ("target-exists", 7), "{error}");
         assert_eq!(fs::read(&path).unwrap(), b"another");
         let Error::Target(TargetError::Exists { kept: Some(kept), .. }) = error else {
@@ -439,7 +518,7 @@ mod tests {
     fn a_long_name_gets_a_temporary_too() {
         let scratch = Scratch::new();
         let name = "n".repeat(255);
-        Target::open(&scratch.path().join(&name)).unwrap().commit().unwrap();
+        Box::new(Target::open(&scratch.path().join(&name)).unwrap()).commit().unwrap();
         assert_eq!(scratch.names(), [name]);
     }
 

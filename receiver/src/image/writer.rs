@@ -6,19 +6,22 @@
 //! Written by the threads that decode, while a block is still in their cache, it would be no
 //! faster: measured into memory and to a disk, a thread of its own was so by a tenth.
 
+use std::io;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockWriteGuard};
 use std::thread::{self, JoinHandle};
 
 use imgcast_common::layout::Layout;
 use imgcast_common::pool::panic_text;
 
 use super::direct::Bounce;
-use super::flusher::Flusher;
-use super::order::{Order, Output};
+use super::finish::Finish;
+use super::flusher::{Flusher, Window};
+use super::medium::Medium;
+use super::order::{Keeping, Order, Output};
 use super::target::Target;
 use crate::error::Error;
 
@@ -31,6 +34,8 @@ pub struct Writer {
     threads: Vec<JoinHandle<()>>,
     order: Arc<Order>,
     is_abandoned: Arc<AtomicBool>,
+    /// Attempts to make an end.
+    ends: AtomicU32,
 }
 
 impl Writer {
@@ -40,33 +45,34 @@ impl Writer {
     /// # Errors
     /// [`Error::Target`], [`Error::Write`] if a file cannot become as long as the image,
     /// [`Error::System`] if there is no thread to be had.
-    pub fn start(
+    pub(super) fn start(
         target: Target,
         layout: Layout,
+        keeping: Keeping,
         queue_max: usize,
         deliver: impl Fn(Written) + Send + Sync + 'static,
     ) -> Result<Self, Error> {
         target.check_size(layout.bytes())?;
         target.set_len(layout.bytes())?;
         let no_thread = |source| Error::System { action: "start a writer thread", source };
-        let order = Arc::new(Order::new(layout, &target));
+        let order = Arc::new(Order::new(layout, target.is_device(), keeping));
         let is_abandoned = Arc::new(AtomicBool::new(false));
-        let noting = Arc::clone(&order);
-        let note = move |octets, took| noting.note_flush(octets, took);
-        let flusher =
-            target.flush_handle().and_then(|file| Flusher::start(file, note)).map_err(no_thread)?;
+        let teller = Arc::new(Teller { has_ended: Mutex::new(false), deliver });
+        let flusher = start_flusher(&target, &order, &is_abandoned, &teller).map_err(no_thread)?;
         let threads = target.writes_at_a_time();
         let (queue, tasks) = sync_channel(queue_max);
         let crew = Arc::new(Crew {
             tasks: Mutex::new(tasks),
-            output: RwLock::new(Some(Output { flusher, target })),
+            output: RwLock::new(Some(Output { flusher, medium: Box::new(target) })),
             order: Arc::clone(&order),
             is_abandoned: Arc::clone(&is_abandoned),
-            has_ended: Mutex::new(false),
-            deliver,
+            ends_made: AtomicU32::new(0),
+            teller,
         });
+        let (threads_started, ends) = (Vec::new(), AtomicU32::new(0));
         // Dropped on an early return, it ends and joins the threads started so far.
-        let mut writer = Self { queue: Some(queue), threads: Vec::new(), order, is_abandoned };
+        let mut writer =
+            Self { queue: Some(queue), threads: threads_started, order, is_abandoned, ends };
         for _ in 0..threads {
             let crew = Arc::clone(&crew);
             let builder = thread::Builder::new().name("writer".into());
@@ -85,10 +91,16 @@ impl Writer {
         self.submit(Task::Zero { blocks });
     }
 
+    /// Queues a block that was found on the target.
+    pub(super) fn find(&self, number: u32) {
+        self.submit(Task::Find { number });
+    }
+
     /// Queues the end, after all blocks: flushes, and makes the target what it is to be.
     pub fn finish(&self) {
+        let end = self.ends.fetch_add(1, Ordering::Relaxed) + 1;
         // The first thread that takes one makes the end, the others only go home.
-        self.threads.iter().for_each(|_| self.submit(Task::Finish));
+        self.threads.iter().for_each(|_| self.submit(Task::Finish { end }));
     }
 
     /// How fast the target takes data, flushes included, in kB/s; 0 while nothing is known.
@@ -131,6 +143,15 @@ pub enum Written {
         /// The run.
         blocks: Range<u32>,
     },
+    /// Blocks are not on the target after all: they were not written, flushed, or kept.
+    Lost {
+        /// Which ones, ascending.
+        blocks: Vec<u32>,
+        /// The memory of one that was to be written, for another block.
+        buffer: Option<Vec<u8>>,
+        /// Why.
+        error: Error,
+    },
     /// The whole image is on disk and in its place.
     Flushed {
         /// Octets written, without the zeroed ones.
@@ -144,7 +165,8 @@ pub enum Written {
 enum Task {
     Write { number: u32, bytes: Vec<u8> },
     Zero { blocks: Range<u32> },
-    Finish,
+    Find { number: u32 },
+    Finish { end: u32 },
 }
 
 /// What all threads work with.
@@ -155,8 +177,9 @@ struct Crew<F> {
     output: RwLock<Option<Output>>,
     order: Arc<Order>,
     is_abandoned: Arc<AtomicBool>,
-    has_ended: Mutex<bool>,
-    deliver: F,
+    /// Attempts to make an end that were made.
+    ends_made: AtomicU32,
+    teller: Arc<Teller<F>>,
 }
 
 impl<F: Fn(Written)> Crew<F> {
@@ -173,7 +196,7 @@ impl<F: Fn(Written)> Crew<F> {
                 Some(Ok(())) => {}
                 Some(Err(error)) => {
                     self.is_abandoned.store(true, Ordering::Relaxed);
-                    self.report(Written::Failed(error));
+                    self.teller.report(Written::Failed(error));
                     return;
                 }
                 None => return,
@@ -188,16 +211,10 @@ impl<F: Fn(Written)> Crew<F> {
         if self.is_abandoned.load(Ordering::Relaxed) {
             return None;
         }
-        if let Task::Finish = task {
-            let output = self.output.write().unwrap_or_else(PoisonError::into_inner).take()?;
+        if let Task::Finish { end } = task {
+            let output = self.output.write().unwrap_or_else(PoisonError::into_inner);
             drop(tasks);
-            return match self.order.finish(output) {
-                Ok(written) => {
-                    self.report(written);
-                    None
-                }
-                Err(error) => Some(Err(error)),
-            };
+            return self.finish(output, end);
         }
         let output = self.output.read().unwrap_or_else(PoisonError::into_inner);
         drop(tasks);
@@ -205,11 +222,51 @@ impl<F: Fn(Written)> Crew<F> {
         let result = match task {
             Task::Write { number, bytes } => self.order.write(output, number, bytes, bounce),
             Task::Zero { blocks } => self.order.zero(output, blocks),
-            Task::Finish => return None,
+            Task::Find { number } => Ok(self.order.find(number)),
+            Task::Finish { .. } => return None,
         };
-        Some(result.map(|written| self.report(written)))
+        Some(result.map(|written| self.teller.report(written)))
     }
 
+    /// Makes an end, unless another thread has tried that; `None` if it was made.
+    fn finish(
+        &self,
+        mut output: RwLockWriteGuard<'_, Option<Output>>,
+        end: u32,
+    ) -> Option<Result<(), Error>> {
+        let whole = output.as_ref()?;
+        if self.ends_made.fetch_max(end, Ordering::Relaxed) >= end {
+            return Some(Ok(()));
+        }
+        let written = match self.order.finish(whole, &self.is_abandoned) {
+            Ok(Finish::Whole(written_bytes)) => self.order.commit(output.take()?, written_bytes),
+            Ok(Finish::Lost(lost)) => {
+                drop(output);
+                self.teller.report(lost);
+                return Some(Ok(()));
+            }
+            Ok(Finish::NotYet) => return Some(Ok(())),
+            Err(error) => Err(error),
+        };
+        // Whoever waits for its turn sees that there will be none.
+        *output = None;
+        match written {
+            Ok(written) => {
+                self.teller.report(written);
+                None
+            }
+            Err(error) => Some(Err(error)),
+        }
+    }
+}
+
+/// Tells the employer, up to the end.
+struct Teller<F> {
+    has_ended: Mutex<bool>,
+    deliver: F,
+}
+
+impl<F: Fn(Written)> Teller<F> {
     fn report(&self, written: Written) {
         let mut has_ended = lock(&self.has_ended);
         if !*has_ended {
@@ -217,6 +274,30 @@ impl<F: Fn(Written)> Crew<F> {
             (self.deliver)(written);
         }
     }
+}
+
+fn start_flusher(
+    target: &Target,
+    order: &Arc<Order>,
+    is_abandoned: &Arc<AtomicBool>,
+    teller: &Arc<Teller<impl Fn(Written) + Send + Sync + 'static>>,
+) -> io::Result<Flusher> {
+    let file = target.flush_handle()?;
+    let path = target.path().to_owned();
+    let (order, teller) = (Arc::clone(order), Arc::clone(teller));
+    let is_abandoned = Arc::clone(is_abandoned);
+    let note = move |window: Window, result, took| {
+        let noted = order.note_flush(&path, window, result, took);
+        match noted {
+            Some(Ok(lost)) => teller.report(lost),
+            Some(Err(error)) => {
+                is_abandoned.store(true, Ordering::Relaxed);
+                teller.report(Written::Failed(error));
+            }
+            None => {}
+        }
+    };
+    Flusher::start(move || file.sync_data(), note)
 }
 
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -247,7 +328,7 @@ mod tests {
 
     fn start(target: Target, layout: Layout) -> (Writer, Receiver<Written>) {
         let (reports, written) = channel();
-        let writer = Writer::start(target, layout, 16, move |report| {
+        let writer = Writer::start(target, layout, Keeping::default(), 16, move |report| {
             let _ = reports.send(report);
         });
         (writer.unwrap(), written)
@@ -323,7 +404,7 @@ mod tests {
         let (reports, written) = channel();
         let panicked = AtomicBool::new(false);
         let target = Target::open(&scratch.path().join("disk.img")).unwrap();
-        let writer = Writer::start(target, layout, 1, move |report| {
+        let writer = Writer::start(target, layout, Keeping::default(), 1, move |report| {
             let first = !panicked.swap(true, Ordering::Relaxed);
             assert!(!first, "planned panic");
             let _ = reports.send(report);
@@ -514,7 +595,7 @@ mod tests {
         let Some(device) = LoopDevice::attach(test, 1 << 20) else { return };
         let layout = Layout::new((1 << 20) + 1, 16, 1408).unwrap();
         let target = Target::open(device.path()).unwrap();
-        let error = Writer::start(target, layout, 1, |_| {}).unwrap_err();
+        let error = Writer::start(target, layout, Keeping::default(), 1, |_| {}).unwrap_err();
         assert_eq!(error.exit_code(), 7);
     }
 

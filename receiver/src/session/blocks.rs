@@ -81,6 +81,10 @@ impl Session {
     /// A block has been checked.
     pub fn handle_checked(&mut self, now: Instant, block: BlockId, checked: Checked) {
         let Some(ledger) = self.ledger(block.stream) else { return };
+        if checked != Checked::Whole && ledger.verified().contains(block.number) {
+            // It was found on the target meanwhile.
+            return;
+        }
         let setback = match checked {
             Checked::Whole => {
                 if ledger.verify(block.number) {

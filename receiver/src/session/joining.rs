@@ -73,7 +73,7 @@ impl Session {
         Join {
             nonce: [0; 16],
             key: self.config.key,
-            have: verified > 0,
+            have: verified > 0 || self.config.resumes,
             mtu,
             capabilities: 0,
             target_bytes: self.config.target_bytes.unwrap_or(u64::MAX),

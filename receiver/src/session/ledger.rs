@@ -8,6 +8,8 @@
 //!      └───────────────hash wrong (polluted)───────────┘
 //! ```
 
+mod claims;
+
 use std::{collections::BTreeMap, time::Instant};
 
 use imgcast_common::{bits::BitSet, fec::BlockShape, layout::Layout, wire::DataHead};
@@ -19,6 +21,7 @@ use super::{Verdict, Via, symbol_set::SymbolSet};
 pub(super) struct Ledger {
     layout: Layout,
     untouched: BitSet,
+    claimed: BitSet,
     partial: BTreeMap<u32, Partial>,
     checking: BTreeMap<u32, Partial>,
     verified: BitSet,
@@ -56,6 +59,7 @@ impl Ledger {
         Self {
             layout,
             untouched: BitSet::full(blocks),
+            claimed: BitSet::new(blocks),
             partial: BTreeMap::new(),
             checking: BTreeMap::new(),
             verified: BitSet::new(blocks),
@@ -75,7 +79,7 @@ impl Ledger {
     ) -> Verdict {
         let block = head.block;
         let known = self.partial.contains_key(&block);
-        if !known && !self.untouched.contains(block) {
+        if !known && !self.is_untouched(block) {
             return Verdict::Unwanted;
         }
         if head.stored_len != self.layout.block_len(block) {
@@ -165,6 +169,7 @@ impl Ledger {
     pub(super) fn verify(&mut self, block: u32) -> bool {
         self.checking.remove(&block);
         self.untouched.remove(block);
+        self.claimed.remove(block);
         self.verified.insert(block);
         self.partial.remove(&block).is_some()
     }
@@ -195,7 +200,7 @@ impl Ledger {
     pub(super) fn pollute(&mut self, block: u32) -> Setback {
         self.checking.remove(&block);
         self.partial.remove(&block);
-        self.untouched.insert(block);
+        self.release(block);
         self.refetched += 1;
         let times = self.pollution.entry(block).or_default();
         *times = times.saturating_add(1);
@@ -207,7 +212,7 @@ impl Ledger {
         let held: Vec<u32> = self.partial.keys().copied().collect();
         for block in &held {
             self.partial.remove(block);
-            self.untouched.insert(*block);
+            self.release(*block);
         }
         held
     }
@@ -217,9 +222,8 @@ impl Ledger {
         let mut held = self.forget_partial();
         if layout.block_log2() == self.layout.block_log2() {
             held.extend(self.checking.keys());
-            std::mem::take(&mut self.checking).into_keys().for_each(|block| {
-                self.untouched.insert(block);
-            });
+            let checking = std::mem::take(&mut self.checking);
+            checking.into_keys().for_each(|block| self.release(block));
             self.layout = layout;
         }
         held
@@ -244,6 +248,7 @@ impl Ledger {
     pub(super) fn is_judged(&self) -> bool {
         let begun = u32::try_from(self.partial.len()).unwrap_or(u32::MAX);
         self.checking.is_empty()
+            && self.claimed.is_empty()
             && self.verified.count() + self.untouched.count() + begun >= self.layout.blocks()
     }
 
@@ -256,6 +261,7 @@ impl Ledger {
     /// all of it.
     pub(super) fn by_unicast(&self) -> impl Iterator<Item = (u32, Option<u32>)> {
         let troubled = self.pollution.keys().copied().filter(|block| self.wants_unicast(*block));
+        let troubled = troubled.filter(|block| !self.claimed.contains(*block));
         troubled.filter_map(|block| match self.partial.get(&block) {
             Some(partial) => Some((block, Some(partial.deficit()))),
             None => self.untouched.contains(block).then_some((block, None)),

@@ -8,7 +8,8 @@
 //! ```
 //!
 //! `offers` and `joining` find and enter a session; `ledger` keeps the books of both streams, to
-//! which `blocks` and `runs` bring what arrives; `plan` remembers what the sender plans and
+//! which `blocks` and `runs` bring what arrives, and `resuming` what was there or got lost; `plan`
+//! remembers what the sender plans and
 //! `asking` decides what to ask for and when; `contact` watches whether group and sender are heard;
 //! `parting` takes leave. Where the sender hears nothing, `one_way` takes the place of joining,
 //! asking and parting.
@@ -24,6 +25,7 @@ mod offers;
 mod one_way;
 mod parting;
 mod plan;
+mod resuming;
 mod runs;
 mod symbol_set;
 mod types;
@@ -290,6 +292,7 @@ impl Session {
         Status {
             stage: self.stage(),
             verified_blocks: verified,
+            claimed_blocks: self.image.as_ref().map_or(0, |image| image.claimed().count()),
             blocks: announce.map_or(0, |announce| announce.layout.blocks()),
             fetched_bytes: announce
                 .map_or(0, |announce| self.symbols_kept * u64::from(announce.layout.symbol_size())),

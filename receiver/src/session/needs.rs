@@ -46,7 +46,7 @@ impl Session {
         let plan = &self.plans[stream as usize];
         let Some(ledger) = self.ledger_of(stream) else { return false };
         let view = self.view(now, plan);
-        let mut partial = ledger.partial();
+        let mut partial = ledger.lacking();
         ledger.by_unicast().next().is_some()
             || partial.any(|(block, partial)| view.is_over(block, partial))
             || (self.room_for_whole(stream) > 0
@@ -70,7 +70,7 @@ impl Session {
         let view = self.view(now, plan);
         let trusted: Vec<u32> = ledger.by_unicast().map(|(block, _)| block).collect();
         let (mut needs, mut planned_symbols) = (Vec::new(), 0);
-        for (block, partial) in ledger.partial() {
+        for (block, partial) in ledger.lacking() {
             if !view.is_over(block, partial) || trusted.contains(&block) {
                 continue;
             }

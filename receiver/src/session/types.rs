@@ -22,6 +22,8 @@ pub struct SessionConfig {
     pub host: String,
     /// Hash of host name and canonical target.
     pub key: [u8; 16],
+    /// Whether something of the image may be on the target from before.
+    pub resumes: bool,
     /// Octets that the target holds; `None` for a file.
     pub target_bytes: Option<u64>,
     /// What blocks that are not written yet may take.
@@ -231,6 +233,8 @@ pub struct Status {
     pub stage: Stage,
     /// Blocks that are verified.
     pub verified_blocks: u32,
+    /// Blocks that are still being looked for on the target.
+    pub claimed_blocks: u32,
     /// Blocks of the image; 0 while none is chosen.
     pub blocks: u32,
     /// Octets of the image's symbols that came and were lacking.

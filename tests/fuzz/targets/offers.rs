@@ -25,6 +25,7 @@ pub(super) fn run(octets: &[u8]) {
         wanted: wanted.clone(),
         host: "node".into(),
         key: [1; 16],
+        resumes: false,
         target_bytes: None,
         memory: Memory::for_blocks(8, 1 << 10),
         datagram_octets_max: octets_max,

@@ -30,7 +30,7 @@ use crate::{
     image::Image,
     planted::PlantedBug,
     queue::{Happening, Task},
-    store::Store,
+    store::{Kept, Store},
 };
 
 /// One run of a receiver.
@@ -47,7 +47,9 @@ pub(crate) struct ReceiverNode {
     counter: u64,
     pub(crate) offer: Option<Rc<Offer>>,
     truth: Option<Rc<Image>>,
-    store: Option<Store>,
+    pub(crate) store: Option<Store>,
+    /// What an earlier run left on the target.
+    pub(crate) kept: Option<Kept>,
     /// The data group that it listens to.
     pub(crate) group: Option<SocketAddr>,
     /// Changes when blocks are cut anew: what was judged before does not count.
@@ -55,6 +57,7 @@ pub(crate) struct ReceiverNode {
     judging: BTreeMap<BlockId, u32>,
     writing: u32,
     writes: u32,
+    flushes: u32,
     disk_free_at: Duration,
     /// What the disk has proved to take.
     drain: DrainRate,
@@ -97,6 +100,7 @@ impl ReceiverNode {
             wanted,
             host: format!("host-{host}"),
             key,
+            resumes: config.resumes,
             target_bytes: None,
             memory: Memory::for_blocks(config.memory_blocks, block_size),
             datagram_octets_max: 1_472,
@@ -117,11 +121,13 @@ impl ReceiverNode {
             offer: None,
             truth: None,
             store: None,
+            kept: None,
             group: None,
             cut: 0,
             judging: BTreeMap::new(),
             writing: 0,
             writes: 0,
+            flushes: 0,
             disk_free_at: Duration::ZERO,
             drain: DrainRate::default(),
             stored: 0,
@@ -243,8 +249,10 @@ impl ReceiverNode {
                 let text = "cannot write to the target: no space left on device";
                 self.session.handle_failure(now, 5, text);
             }
+            Task::Lost { blocks, writing } => self.on_lost(around, &blocks, writing),
             Task::ZeroJudged { block, right } => self.on_zero_judged(around, block, right),
             Task::IndexJudged { cut } => self.on_index(around, cut),
+            Task::Searched { block } => self.on_searched(around, block),
             Task::Flushed => {
                 let id = self.truth.as_ref().map(|truth| truth.id);
                 let bytes = self.store.as_ref().map_or(0, |store| store.layout.bytes());
@@ -353,7 +361,11 @@ impl ReceiverNode {
                 }
                 store.recut(announce.layout, same);
             }
-            None => self.store = Some(Store::new(around.fidelity, announce.layout)),
+            None => {
+                let mut store = Store::new(around.fidelity, announce.layout);
+                self.kept.take().into_iter().for_each(|kept| store.resume(kept));
+                self.store = Some(store);
+            }
         }
         self.group = Some(announce.data_group);
         around.audience_changed = true;

@@ -102,6 +102,14 @@ impl ReceiverNode {
         store.index.clone_from(&index);
         let now = around.instant();
         let Some(index) = index else { return self.session.handle_index(now, None) };
+        if self.config.resumes {
+            let claims = store.claims();
+            self.session.handle_claims(&claims);
+            for (block, place) in claims.iter().zip(1..) {
+                let wait = SEARCH_PER_BLOCK * place + self.thinking_time();
+                self.task_after(around, wait, Task::Searched { block });
+            }
+        }
         self.session.handle_index(now, Some(index.zero()));
         self.judge_zero_blocks(around, index.zero());
     }
@@ -125,6 +133,19 @@ impl ReceiverNode {
         }
     }
 
+    /// A block was hashed that may be on the target from before.
+    pub(super) fn on_searched(&mut self, around: &mut Surroundings, block: u32) {
+        let Some(store) = &mut self.store else { return };
+        let (now, is_there) = (around.instant(), store.is_there(block));
+        if !is_there && !around.has(PlantedBug::ClaimsBelieved) {
+            return self.session.handle_absent(now, block);
+        }
+        store.forget(BlockId::image(block));
+        store.find(block);
+        self.session.handle_checked(now, BlockId::image(block), Checked::Whole);
+        self.session.handle_stored(now, block);
+    }
+
     /// Hands a block to the disk.
     pub(super) fn write(&mut self, around: &mut Surroundings, block: u32, bytes: Option<Vec<u8>>) {
         let octets = self.store.as_ref().map_or(0, |it| u64::from(it.layout.block_len(block)));
@@ -139,12 +160,16 @@ impl ReceiverNode {
         // A wait for the disk is the disk's time, too.
         self.drain.note(octets, self.disk_free_at - idle_until);
         let fails = disk.fails_at_write == Some(self.writes);
+        let loses = disk.loses_at_write == Some(self.writes);
         self.writes += 1;
         let wait = self.disk_free_at - around.now;
         if fails && around.has(PlantedBug::WriteErrorIgnored) {
             self.session.handle_stored(around.instant(), block);
         } else if fails {
             self.task_after(around, wait, Task::WriteFailed);
+        } else if loses {
+            self.writing += 1;
+            self.task_after(around, wait, Task::Lost { blocks: vec![block], writing: true });
         } else {
             self.writing += 1;
             if around.has(PlantedBug::StoredBeforeWritten) {
@@ -163,7 +188,30 @@ impl ReceiverNode {
         }
     }
 
+    /// Zero blocks are made once more, the others have to come again.
+    pub(super) fn on_lost(&mut self, around: &mut Surroundings, blocks: &[u32], writing: bool) {
+        self.writing -= u32::from(writing);
+        for block in blocks {
+            self.session.handle_lost(around.instant(), *block);
+            let index = self.store.as_ref().and_then(|store| store.index.as_ref());
+            if index.is_some_and(|index| index.zero().contains(*block)) {
+                self.write(around, *block, None);
+            }
+        }
+    }
+
     pub(super) fn on_flush(&mut self, around: &mut Surroundings) {
+        self.flushes += 1;
+        if let Some(store) = self.store.as_mut().filter(|_| self.flushes == 1)
+            && self.config.disk.loses_at_flush > 0
+        {
+            let blocks: Vec<u32> = (0..store.layout.blocks()).collect();
+            let most = self.config.disk.loses_at_flush as usize;
+            let lost = blocks[..most.min(blocks.len())].to_vec();
+            lost.iter().for_each(|block| store.lose(*block));
+            let wait = self.thinking_time();
+            return self.task_after(around, wait, Task::Lost { blocks: lost, writing: false });
+        }
         self.flushed = self.is_right();
         self.flushed_at.get_or_insert(around.now);
         if !self.flushed && around.fidelity == Fidelity::Real {
@@ -199,5 +247,7 @@ impl ReceiverNode {
 /// The first blocks say nothing about the thousandth.
 const KNOWN_BLOCKS_MIN: u32 = 16;
 const DRAIN_TOLD_EVERY: Duration = Duration::from_millis(200);
+/// A block is read and hashed about as fast as it is sent.
+const SEARCH_PER_BLOCK: Duration = Duration::from_millis(1);
 /// A decode or a hash takes some hundred microseconds, and waits for others.
 const THINKING_MICROS_MAX: u64 = 2_000;

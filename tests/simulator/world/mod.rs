@@ -17,6 +17,7 @@ use crate::{
     receiver_node::ReceiverNode,
     report::{Ending, ReceiverReport, Report},
     sender_node::SenderNode,
+    store::{Kept, Store},
 };
 
 /// Everything there is.
@@ -178,6 +179,14 @@ impl World {
         let seed = seed(self.config.seed, 10_000 + number as u64);
         let ask = Some(sender_address(0));
         let mut node = ReceiverNode::new(&self.around, number, host, config, ask, seed);
+        if config.resumes {
+            let earlier = self.receivers.iter_mut().rfind(|it| it.host == host);
+            node.kept = earlier.and_then(|it| it.kept.take().or(it.store.take().map(Store::leave)));
+            if let (None, Some(every)) = (&node.kept, config.old_image_changed_every) {
+                let image = &self.around.images[config.wants.unwrap_or(0)];
+                node.kept = Some(Kept::like(image, every));
+            }
+        }
         node.drain(&mut self.around);
         self.by_address.insert(node.address, number);
         self.receivers.push(node);
@@ -250,6 +259,7 @@ impl World {
             at: node.outcome.as_ref().map_or(now, |(_, at)| *at),
             polluted: node.polluted,
             symbols: node.session.symbols(),
+            rewritten: node.store.as_ref().map_or(0, |store| store.rewritten),
         };
         let receivers: Vec<ReceiverReport> = self.receivers.iter().map(receiver).collect();
         let counts = self.around.checker.counts;

@@ -78,6 +78,7 @@ impl Table {
             wanted: Wanted::Any,
             host: "node".into(),
             key: [1; 16],
+            resumes: false,
             target_bytes: None,
             memory,
             datagram_octets_max: 1472,

@@ -1,0 +1,495 @@
+//! The order of writes and the journal against a disk that loses power, fails and forgets.
+//!
+//! What was written and not flushed is kept or lost piece by piece when the power goes; a flush
+//! that fails drops some of it for good and never says so again. An image that is reported as good
+//! must be there all the same.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::ops::Range;
+use std::path::Path;
+use std::sync::atomic::AtomicBool;
+use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Arc, Mutex};
+use std::{fs, thread};
+
+use imgcast_common::bits::BitSet;
+use imgcast_common::layout::Layout;
+use imgcast_common::prng::Prng;
+use imgcast_common::tree::{BlockDigest, Index, IndexBuilder};
+use nix::errno::Errno;
+
+use super::direct::Bounce;
+use super::finish::Finish;
+use super::flusher::Flusher;
+use super::journal::Journal;
+use super::medium::Medium;
+use super::order::{Keeping, Order, Output};
+use super::testing::Scratch;
+use super::writer::{Written, lock};
+use crate::error::Error;
+
+/// A disk, and the same disk in the eyes of whoever writes to it.
+#[derive(Clone, Debug)]
+struct Disk {
+    state: Arc<Mutex<State>>,
+    is_device: bool,
+}
+
+#[derive(Debug)]
+struct State {
+    /// What survives.
+    durable: Vec<u8>,
+    /// What is read.
+    seen: Vec<u8>,
+    /// Pieces written since the last flush.
+    unflushed: Vec<usize>,
+    /// Operations until the power goes.
+    operations_left: u64,
+    faults: Faults,
+    prng: Prng,
+}
+
+/// What a disk does wrong, in parts of a million.
+#[derive(Clone, Copy, Debug, Default)]
+struct Faults {
+    writes_fail: u32,
+    flushes_fail: u32,
+    /// It says that it has flushed.
+    flushes_lie: u32,
+    /// It writes something else.
+    writes_bend: u32,
+}
+
+impl Disk {
+    fn new(contents: Vec<u8>, is_device: bool, faults: Faults, seed: u64) -> Self {
+        let state = State {
+            seen: contents.clone(),
+            durable: contents,
+            unflushed: Vec::new(),
+            operations_left: u64::MAX,
+            faults,
+            prng: Prng::new(seed),
+        };
+        Self { state: Arc::new(Mutex::new(state)), is_device }
+    }
+
+    fn cut_power_after(&self, operations: u64) {
+        lock(&self.state).operations_left = operations;
+    }
+
+    fn is_on(&self) -> bool {
+        lock(&self.state).operations_left > 0
+    }
+
+    /// The power goes, and comes back: each piece that was not flushed is there or is not.
+    fn cut_power(&self) -> Vec<u8> {
+        let state = &mut *lock(&self.state);
+        let odds = *[0, 100_000, 500_000, 900_000, 1_000_000]
+            .get(usize::try_from(state.prng.below(5)).unwrap())
+            .unwrap();
+        for piece in std::mem::take(&mut state.unflushed) {
+            if state.prng.chance(odds) {
+                state.keep(piece);
+            }
+        }
+        state.seen.clone_from(&state.durable);
+        state.operations_left = u64::MAX;
+        state.durable.clone()
+    }
+
+    /// The run is killed, and the power stays: what it wrote is there.
+    fn kill(&self) -> Vec<u8> {
+        let state = &mut *lock(&self.state);
+        state.operations_left = u64::MAX;
+        state.seen.clone()
+    }
+
+    fn put(&self, offset: u64, octets: &[u8]) -> Result<(), Error> {
+        let state = &mut *lock(&self.state);
+        let error =
+            |errno: Errno| Error::Write { path: "disk".into(), offset, source: errno.into() };
+        state.operate().map_err(error)?;
+        let fails = state.prng.chance(state.faults.writes_fail);
+        let start = usize::try_from(offset).unwrap();
+        for (at, piece) in (start..).step_by(PIECE).zip(octets.chunks(PIECE)) {
+            if fails && state.prng.chance(500_000) {
+                continue;
+            }
+            state.seen[at..at + piece.len()].copy_from_slice(piece);
+            if state.prng.chance(state.faults.writes_bend / 16) {
+                state.seen[at] ^= 1;
+            }
+            state.unflushed.push(at / PIECE);
+        }
+        if fails { Err(error(Errno::EIO)) } else { Ok(()) }
+    }
+}
+
+impl State {
+    fn operate(&mut self) -> Result<(), Errno> {
+        self.operations_left = self.operations_left.saturating_sub(1);
+        if self.operations_left == 0 { Err(Errno::EIO) } else { Ok(()) }
+    }
+
+    fn keep(&mut self, piece: usize) {
+        let end = ((piece + 1) * PIECE).min(self.durable.len());
+        let range = piece * PIECE..end;
+        self.durable[range.clone()].copy_from_slice(&self.seen[range]);
+    }
+}
+
+impl Medium for Disk {
+    fn path(&self) -> &Path {
+        Path::new("disk")
+    }
+
+    fn is_device(&self) -> bool {
+        self.is_device
+    }
+
+    fn write(&self, bytes: &[u8], offset: u64, _: &mut Bounce) -> Result<(), Error> {
+        self.put(offset, bytes)
+    }
+
+    fn zero(&self, range: Range<u64>) -> Result<(), Error> {
+        self.put(range.start, &vec![0; usize::try_from(range.end - range.start).unwrap()])
+    }
+
+    fn flush(&self) -> io::Result<()> {
+        let state = &mut *lock(&self.state);
+        state.operate()?;
+        let fails = state.prng.chance(state.faults.flushes_fail);
+        let lies = state.prng.chance(state.faults.flushes_lie);
+        for piece in std::mem::take(&mut state.unflushed) {
+            if (fails || lies) && state.prng.chance(500_000) {
+                // Dropped, and never heard of again: a second flush finds nothing to do.
+                continue;
+            }
+            state.keep(piece);
+        }
+        state.seen.clone_from(&state.durable);
+        if fails { Err(Errno::EIO.into()) } else { Ok(()) }
+    }
+
+    fn read(&self, bytes: &mut [u8], offset: u64) -> io::Result<()> {
+        let state = &mut *lock(&self.state);
+        state.operate()?;
+        let start = usize::try_from(offset).unwrap();
+        bytes.copy_from_slice(&state.seen[start..start + bytes.len()]);
+        Ok(())
+    }
+
+    fn commit(self: Box<Self>) -> Result<(), Error> {
+        Ok(())
+    }
+}
+
+/// An image, and what was on the disk before.
+struct World {
+    layout: Layout,
+    image: Vec<u8>,
+    index: Arc<Index>,
+    old: Vec<u8>,
+}
+
+impl World {
+    fn new(prng: &mut Prng) -> Self {
+        let len = usize::try_from(BLOCKS * BLOCK - prng.below(BLOCK)).unwrap();
+        let layout = Layout::new(len as u64, 10, 64).unwrap();
+        let mut image = vec![0; len];
+        prng.fill(&mut image);
+        for number in 0..layout.blocks() {
+            if prng.chance(150_000) {
+                image[range(&layout, number)].fill(0);
+            }
+        }
+        let mut builder = IndexBuilder::new(layout.blocks());
+        for number in 0..layout.blocks() {
+            let block = &image[range(&layout, number)];
+            builder.insert(number, BlockDigest::of(&layout, number, block).unwrap());
+        }
+        let mut old = image.clone();
+        // The image itself, one that has something in common with it, or something else.
+        let changes = [0, 200_000, 1_000_000][usize::try_from(prng.below(3)).unwrap()];
+        for number in 0..layout.blocks() {
+            if prng.chance(changes) {
+                prng.fill(&mut old[range(&layout, number)]);
+            }
+        }
+        Self { layout, image, index: Arc::new(builder.finish().unwrap()), old }
+    }
+
+    fn block(&self, number: u32) -> &[u8] {
+        &self.image[range(&self.layout, number)]
+    }
+
+    /// Whether somebody who boots from it would be in for a surprise.
+    fn looks_whole_and_is_not(&self, durable: &[u8]) -> bool {
+        let first = range(&self.layout, 0);
+        let has_table = durable[first.clone()].iter().any(|octet| *octet != 0);
+        has_table
+            && durable[first.clone()] == self.image[first]
+            && durable != self.image
+            && durable != self.old
+    }
+}
+
+/// One run of a receiver.
+struct Run<'a> {
+    world: &'a World,
+    disk: &'a Disk,
+    order: Arc<Order>,
+    output: Output,
+    lost: Receiver<Result<Written, Error>>,
+    missing: BTreeSet<u32>,
+    counts: &'a mut Counts,
+}
+
+/// What has happened in all the runs, so that nobody proves something about nothing.
+#[derive(Debug, Default)]
+struct Counts {
+    good: u32,
+    false_goods: u32,
+    cuts: u32,
+    gave_up: u32,
+    found: u32,
+    false_claims: u32,
+    lost: u32,
+    read_back_lost: u32,
+}
+
+impl<'a> Run<'a> {
+    fn begin(
+        world: &'a World,
+        disk: &'a Disk,
+        journal: Option<&Path>,
+        reads_back: bool,
+        counts: &'a mut Counts,
+    ) -> (Self, Option<BitSet>) {
+        let mut journal = journal.map(|path| Journal::open(path, false).unwrap());
+        let claims =
+            journal.as_mut().and_then(|it| it.begin(world.index.image_id(), &world.layout));
+        let read_back = reads_back.then(|| Arc::clone(&world.index));
+        let keeping = Keeping { journal, read_back };
+        let mut order = Order::new(world.layout, disk.is_device, keeping);
+        order.window_bytes = 2 * BLOCK;
+        let order = Arc::new(order);
+        let (report, lost) = channel();
+        let (noting, flushing) = (Arc::clone(&order), disk.clone());
+        let note = move |window, result, took| {
+            if let Some(noted) = noting.note_flush(Path::new("disk"), window, result, took) {
+                report.send(noted).unwrap();
+            }
+        };
+        let flusher = Flusher::start(move || flushing.flush(), note).unwrap();
+        let output = Output { flusher, medium: Box::new(disk.clone()) };
+        let missing = (0..world.layout.blocks()).collect();
+        (Self { world, disk, order, output, lost, missing, counts }, claims)
+    }
+
+    /// Whether the image is reported as good; an error for a disk that is given up, or has no
+    /// power.
+    fn go(mut self, claims: Option<BitSet>, prng: &mut Prng) -> Result<(), ()> {
+        self.look(claims)?;
+        let mut bounce = Bounce::default();
+        loop {
+            while !self.missing.is_empty() {
+                self.hear()?;
+                let mut numbers = self.missing.iter().copied();
+                let choice = usize::try_from(prng.below(self.missing.len() as u64)).unwrap();
+                let Some(number) = numbers.nth(choice) else { continue };
+                self.missing.remove(&number);
+                let written = if self.world.index.zero().contains(number) {
+                    self.order.zero(&self.output, number..number + 1)
+                } else {
+                    let bytes = self.world.block(number).to_vec();
+                    self.order.write(&self.output, number, bytes, &mut bounce)
+                };
+                self.note(written)?;
+            }
+            let finished = self.order.finish(&self.output, &AtomicBool::new(false));
+            match finished.map_err(|_| ())? {
+                Finish::Whole(written) => {
+                    self.order.commit(self.output, written).map_err(|_| ())?;
+                    return if self.disk.is_on() { Ok(()) } else { Err(()) };
+                }
+                Finish::Lost(lost) => self.note(Ok(lost))?,
+                Finish::NotYet => self.hear()?,
+            }
+            if self.missing.is_empty() {
+                thread::yield_now();
+            }
+        }
+    }
+
+    /// Hashes what is claimed.
+    fn look(&mut self, claims: Option<BitSet>) -> Result<(), ()> {
+        let layout = self.world.layout;
+        let has_journal = claims.is_some();
+        let claims = claims.unwrap_or_else(|| BitSet::full(layout.blocks()));
+        for number in claims.iter().filter(|it| !self.world.index.zero().contains(*it)) {
+            let mut bytes = vec![0; layout.block_len(number) as usize];
+            let offset = layout.block_range(number).start;
+            self.disk.read(&mut bytes, offset).map_err(|_| ())?;
+            if !self.world.index.verify(&layout, number, &bytes) {
+                self.counts.false_claims += u32::from(has_journal);
+                continue;
+            }
+            self.counts.found += 1;
+            self.missing.remove(&number);
+            let found = if self.order.is_held_back(number) {
+                self.order.write(&self.output, number, bytes, &mut Bounce::default())
+            } else {
+                Ok(self.order.find(number))
+            };
+            self.note(found)?;
+        }
+        Ok(())
+    }
+
+    /// Takes in what the thread that flushes has said.
+    fn hear(&mut self) -> Result<(), ()> {
+        while let Ok(noted) = self.lost.try_recv() {
+            self.note(noted)?;
+        }
+        if self.disk.is_on() { Ok(()) } else { Err(()) }
+    }
+
+    fn note(&mut self, written: Result<Written, Error>) -> Result<(), ()> {
+        if let Written::Lost { blocks, error, .. } = written.map_err(|_| ())? {
+            self.counts.lost += 1;
+            self.counts.read_back_lost += u32::from(error.code() == "read-back");
+            self.missing.extend(blocks);
+        }
+        Ok(())
+    }
+}
+
+/// Transfers to disks that lose power up to three times, each time resumed; says what came of it.
+fn transfers(cuts: u32, faults: Faults, reads_back: bool) -> Counts {
+    let mut counts = Counts::default();
+    let scratch = Scratch::new();
+    let path = scratch.path().join("journal");
+    for seed in 0.. {
+        if counts.cuts >= cuts {
+            break;
+        }
+        let mut prng = Prng::new(seed);
+        let world = World::new(&mut prng);
+        let is_device = prng.chance(700_000);
+        let disk = Disk::new(world.old.clone(), is_device, faults, prng.bits());
+        let journal = prng.chance(700_000).then_some(&*path);
+        let _ = fs::remove_file(&path);
+        for run in 0..4 {
+            if run < 3 {
+                disk.cut_power_after(1 + prng.below(60));
+            }
+            let (begun, claims) = Run::begin(&world, &disk, journal, reads_back, &mut counts);
+            let ended = begun.go(claims, &mut prng);
+            let is_cut = !disk.is_on();
+            let durable = disk.cut_power();
+            counts.cuts += u32::from(is_cut);
+            counts.gave_up += u32::from(ended.is_err() && !is_cut);
+            // Who lies about a flush cannot be helped in this.
+            let is_honest = is_device && faults.flushes_lie == 0;
+            assert!(!is_honest || !world.looks_whole_and_is_not(&durable), "seed {seed}");
+            if ended.is_ok() {
+                counts.good += 1;
+                counts.false_goods += u32::from(durable != world.image);
+                break;
+            }
+            hurt_journal(&path, &mut prng);
+        }
+    }
+    counts
+}
+
+/// What a power cut may leave of a file that nobody flushed.
+fn hurt_journal(path: &Path, prng: &mut Prng) {
+    let Ok(mut octets) = fs::read(path) else { return };
+    if octets.is_empty() || prng.chance(400_000) {
+        return;
+    }
+    let at = usize::try_from(prng.below(octets.len() as u64)).unwrap();
+    match prng.below(3) {
+        0 => octets.truncate(at),
+        1 => octets[at..].fill(0),
+        _ => octets[at] ^= 0x10,
+    }
+    // The magic word is all that tells it from a file of somebody's.
+    if octets.len() < 16 || at >= 16 {
+        fs::write(path, octets).unwrap();
+    }
+}
+
+fn range(layout: &Layout, number: u32) -> Range<usize> {
+    let range = layout.block_range(number);
+    usize::try_from(range.start).unwrap()..usize::try_from(range.end).unwrap()
+}
+
+/// Nothing smaller is written as a whole.
+const PIECE: usize = 64;
+const BLOCK: u64 = 1024;
+const BLOCKS: u64 = 12;
+
+#[test]
+fn ten_thousand_power_cuts_and_no_image_is_reported_good_that_is_not() {
+    let faults = Faults { writes_fail: 10_000, flushes_fail: 30_000, ..Faults::default() };
+    let counts = transfers(10_000, faults, false);
+    assert_eq!(counts.false_goods, 0, "{counts:?}");
+    // And most were finished, after all that.
+    assert!(counts.good > 3_000 && counts.good > 10 * counts.gave_up, "{counts:?}");
+    assert!(counts.found > 10_000 && counts.lost > 1_000, "{counts:?}");
+}
+
+#[test]
+fn a_journal_never_claims_what_no_power_cut_could_take() {
+    // Without a flush that fails, all that the journal claims was flushed.
+    let counts = transfers(1_000, Faults::default(), false);
+    assert_eq!((counts.false_goods, counts.false_claims, counts.gave_up), (0, 0, 0), "{counts:?}");
+    assert!(counts.found > 1_000, "{counts:?}");
+}
+
+#[test]
+fn a_run_that_was_killed_fetches_two_windows_again_at_most() {
+    let scratch = Scratch::new();
+    let path = scratch.path().join("journal");
+    let mut most = 0;
+    for seed in 0..200 {
+        let mut prng = Prng::new(seed);
+        let mut world = World::new(&mut prng);
+        prng.fill(&mut world.old);
+        let disk = Disk::new(world.old.clone(), prng.chance(500_000), Faults::default(), seed);
+        let mut counts = Counts::default();
+        disk.cut_power_after(1 + prng.below(25));
+        let (run, claims) = Run::begin(&world, &disk, Some(&path), false, &mut counts);
+        let is_done = run.go(claims, &mut prng).is_ok();
+        let left = disk.kill();
+        if is_done {
+            continue;
+        }
+        let is_right = |number: &u32| left[range(&world.layout, *number)] == *world.block(*number);
+        let sent = (0..world.layout.blocks()).filter(|it| !world.index.zero().contains(*it));
+        let right = u32::try_from(sent.filter(is_right).count()).unwrap();
+        counts.found = 0;
+        let (run, claims) = Run::begin(&world, &disk, Some(&path), false, &mut counts);
+        run.go(claims, &mut prng).unwrap();
+        let again = right - counts.found;
+        // Windows of two blocks, and the block that was being written.
+        assert!(again <= 2 * 2 + 1, "seed {seed}: {again} of {right}");
+        assert!(disk.cut_power() == world.image, "seed {seed}");
+        most = most.max(counts.found);
+    }
+    assert!(most >= 6, "some were killed late: {most}");
+}
+
+#[test]
+fn a_disk_that_lies_is_found_out_by_reading_back_and_only_so() {
+    let faults = Faults { flushes_lie: 50_000, writes_bend: 10_000, ..Faults::default() };
+    let counts = transfers(1_000, faults, false);
+    assert!(counts.false_goods > 20, "the faults are there: {counts:?}");
+    let counts = transfers(1_000, faults, true);
+    assert_eq!(counts.false_goods, 0, "{counts:?}");
+    assert!(counts.read_back_lost > 100 && counts.good > 300, "{counts:?}");
+}

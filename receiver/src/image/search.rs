@@ -1,0 +1,197 @@
+//! Looks on the target, and in the file that it will replace, for blocks of the image.
+//!
+//! Nothing is believed: a block counts as found when its hash is right, as the medium holds it and
+//! not as the page cache remembers it. What the target itself holds stays where it is; what only
+//! the old file holds is handed over to be written like a block that was received.
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::thread::{self, JoinHandle};
+
+use imgcast_common::bits::BitSet;
+use imgcast_common::layout::Layout;
+use imgcast_common::tree::Index;
+use tracing::debug;
+
+use super::reading::Reading;
+use crate::error::Error;
+
+/// Where to look, and for what.
+#[derive(Debug)]
+pub(super) struct Search {
+    target: Option<(Reading, BitSet)>,
+    old: Option<Reading>,
+    blocks: BitSet,
+}
+
+/// What became of a block that was looked for.
+#[derive(Debug)]
+pub enum Found {
+    /// It has to be fetched.
+    Nothing,
+    /// The target holds it.
+    InPlace,
+    /// It was read, and is to be written.
+    Copy(Vec<u8>),
+}
+
+impl Search {
+    /// Looks in the target for the blocks that are claimed, or without claims for all; and in the
+    /// old file for what is not there. Zero blocks are nowhere looked for: they are made.
+    pub(super) fn new(
+        (target, old): (Option<&File>, Option<&File>),
+        claims: Option<BitSet>,
+        layout: &Layout,
+        zero: &BitSet,
+    ) -> Option<Self> {
+        let reading = |file: &File| {
+            let reading = Reading::new(file);
+            reading.inspect_err(|error| debug!(%error, "nothing can be looked for")).ok()
+        };
+        let old = old.and_then(reading);
+        let target = target
+            .and_then(reading)
+            .map(|target| (target, claims.unwrap_or_else(|| BitSet::full(layout.blocks()))));
+        let mut blocks = BitSet::new(layout.blocks());
+        for block in (0..layout.blocks()).filter(|block| !zero.contains(*block)) {
+            let is_claimed = target.as_ref().is_some_and(|(_, claims)| claims.contains(block));
+            if is_claimed || old.is_some() {
+                blocks.insert(block);
+            }
+        }
+        (!blocks.is_empty()).then_some(Self { target, old, blocks })
+    }
+
+    fn find(&mut self, layout: &Layout, index: &Index, number: u32, held_back: bool) -> Found {
+        let mut bytes = vec![0; layout.block_len(number) as usize];
+        let offset = layout.block_range(number).start;
+        let mut holds = |reading: &mut Reading| {
+            reading.read(&mut bytes, offset).is_ok() && index.verify(layout, number, &bytes)
+        };
+        let target = self.target.as_mut().filter(|(_, claims)| claims.contains(number));
+        if target.is_some_and(|(target, _)| holds(target)) {
+            return if held_back { Found::Copy(bytes) } else { Found::InPlace };
+        }
+        if self.old.as_mut().is_some_and(holds) { Found::Copy(bytes) } else { Found::Nothing }
+    }
+}
+
+/// What is looked for, and what was found and is not out of the way yet.
+#[derive(Debug)]
+pub(super) struct Hunt {
+    scan: Option<Scan>,
+    claimed: BitSet,
+    found: BTreeSet<u32>,
+}
+
+impl Default for Hunt {
+    fn default() -> Self {
+        Self { scan: None, claimed: BitSet::new(0), found: BTreeSet::new() }
+    }
+}
+
+impl Hunt {
+    /// Starts a search; a thread tells `deliver` of every block in turn. With `holds_ends`, the
+    /// first and the last block are copies: they have to be written once more, at the end.
+    ///
+    /// # Errors
+    /// [`Error::System`] if there is no thread to be had.
+    pub(super) fn begin(
+        search: Search,
+        layout: Layout,
+        index: Arc<Index>,
+        holds_ends: bool,
+        deliver: impl Fn(u32, Found) + Send + 'static,
+    ) -> Result<Self, Error> {
+        let claimed = search.blocks.clone();
+        let scan = Some(Scan::start(search, layout, index, holds_ends, deliver)?);
+        Ok(Self { scan, claimed, found: BTreeSet::new() })
+    }
+
+    /// The blocks that are looked for.
+    pub(super) const fn claimed(&self) -> &BitSet {
+        &self.claimed
+    }
+
+    /// A block was found, and is on its way to the writer.
+    pub(super) fn note_found(&mut self, number: u32) {
+        self.found.insert(number);
+    }
+
+    /// A block is out of the way, found or not.
+    pub(super) fn go_on_after(&mut self, number: u32) {
+        if self.found.remove(&number)
+            && let Some(scan) = &self.scan
+        {
+            scan.go_on();
+        }
+    }
+}
+
+/// A search that is under way. Dropped, it ends.
+#[derive(Debug)]
+struct Scan {
+    is_stopped: Arc<AtomicBool>,
+    credits: Option<SyncSender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Scan {
+    fn start(
+        mut search: Search,
+        layout: Layout,
+        index: Arc<Index>,
+        holds_ends: bool,
+        deliver: impl Fn(u32, Found) + Send + 'static,
+    ) -> Result<Self, Error> {
+        let (credits, granted) = sync_channel(FOUND_MAX);
+        for _ in 0..FOUND_MAX {
+            // There is room for just so many.
+            let _ = credits.try_send(());
+        }
+        let is_stopped = Arc::new(AtomicBool::new(false));
+        let stop = Arc::clone(&is_stopped);
+        let work = move || {
+            for number in search.blocks.clone().iter() {
+                let held_back = holds_ends && (number == 0 || number + 1 == layout.blocks());
+                let find = || search.find(&layout, &index, number, held_back);
+                let found = catch_unwind(AssertUnwindSafe(find)).unwrap_or(Found::Nothing);
+                // Nobody waits for what was not found.
+                let waits = !matches!(found, Found::Nothing);
+                if (waits && granted.recv().is_err()) || stop.load(Ordering::Relaxed) {
+                    return;
+                }
+                deliver(number, found);
+            }
+        };
+        let builder = thread::Builder::new().name("search".into());
+        let thread = builder.spawn(work);
+        let thread = thread.map_err(|source| Error::System { action: "start a thread", source })?;
+        Ok(Self { is_stopped, credits: Some(credits), thread: Some(thread) })
+    }
+
+    /// A block that was found is out of the way.
+    fn go_on(&self) {
+        if let Some(credits) = &self.credits {
+            // It is full when more come back than were given.
+            let _ = credits.try_send(());
+        }
+    }
+}
+
+impl Drop for Scan {
+    fn drop(&mut self) {
+        self.is_stopped.store(true, Ordering::Relaxed);
+        self.credits = None;
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Blocks that were found and wait for the disk: they come on top of the memory for blocks.
+pub(super) const FOUND_MAX: usize = 4;
