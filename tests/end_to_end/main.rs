@@ -12,6 +12,7 @@ mod hostile;
 mod ipv6;
 mod one_way;
 mod receiver_exits;
+mod resuming;
 mod sender_exits;
 mod signals;
 mod sources;

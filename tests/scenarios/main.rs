@@ -12,6 +12,7 @@ mod one_way;
 mod planted;
 mod quiet;
 mod random;
+mod resuming;
 mod senders;
 mod slow;
 mod staggered;

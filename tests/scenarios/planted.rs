@@ -62,6 +62,10 @@ fn world(bug: PlantedBug, seed: u64) -> WorldConfig {
             config.images[0].zero_ppm = 300_000;
             config
         }
+        PlantedBug::ClaimsBelieved => config.each_receiver(|_, receiver| {
+            receiver.resumes = true;
+            receiver.old_image_changed_every = Some(4);
+        }),
         PlantedBug::JoinSentOnce => {
             config.each_receiver(|_, receiver| receiver.up.loss = Loss::Bernoulli(200_000))
         }

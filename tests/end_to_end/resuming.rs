@@ -1,0 +1,135 @@
+//! What an earlier run or an older image left on the target is not sent again, and is believed only
+//! as far as it is right.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::thread::sleep;
+use std::time::Duration;
+
+use crate::stage::{BLOCK, DEADLINE, Stage, assert_holds, random};
+
+#[test]
+fn killed_again_and_again_a_receiver_resumes_and_the_image_is_right() {
+    let stage = Stage::new();
+    let octets = random(48 * BLOCK + 77);
+    let image = stage.image("image", &octets);
+    // About 2 s for all of it.
+    let mut sender = stage.send(&image, &["--max-bitrate", "200M", "--start-timeout", "60"]);
+    for moment in [150, 730, 400, 900, 550] {
+        let mut killed = stage.receive("copy", &["--resume"]);
+        sleep(Duration::from_millis(moment));
+        killed.kill_nine();
+        if stage.output("copy").exists() {
+            // Half of it never has its name.
+            return assert_holds(&stage.output("copy"), &octets);
+        }
+    }
+    let mut last = stage.receive("copy", &["--resume"]);
+    last.succeed(DEADLINE);
+    sender.succeed(DEADLINE);
+    assert_holds(&stage.output("copy"), &octets);
+    assert_eq!(stage.outputs(), ["copy"], "neither temporary nor journal");
+}
+
+#[test]
+fn what_a_run_that_was_killed_had_is_not_sent_again() {
+    let stage = Stage::new();
+    let octets = random(96 * BLOCK);
+    let image = stage.image("image", &octets);
+    let options = ["--max-bitrate", "200M", "--min-receivers", "2"];
+    let mut sender = stage.send(&image, &options);
+    let mut other = stage.receive("other", &[]);
+    let mut killed = stage.receive("copy", &["--resume", "--read-back"]);
+    let part = stage.output(".copy.imgcast-part");
+    wait_for_blocks(&part, 70 * BLOCK as u64);
+    killed.kill_nine();
+    let journal = fs::metadata(stage.output(".copy.imgcast-journal")).unwrap().len();
+    assert!(journal >= 64 + 12, "one window of 32 MiB is flushed: {journal} octets");
+    other.succeed(DEADLINE);
+    let mut resumed = stage.receive("copy", &["--resume", "--read-back", "-v"]);
+    resumed.succeed(DEADLINE);
+    sender.succeed(DEADLINE);
+    assert_holds(&stage.output("copy"), &octets);
+    // Two windows of 32 MiB, and what was not flushed when it was killed.
+    let share = percent_received(&resumed.stderr());
+    assert!(share < 75, "{share} %\n{}", resumed.output());
+    assert_eq!(stage.outputs(), ["copy", "other"]);
+}
+
+#[test]
+fn of_an_image_that_is_there_but_for_a_fiftieth_a_fiftieth_is_sent() {
+    let stage = Stage::new();
+    let old = random(100 * BLOCK + 5);
+    let mut new = old.clone();
+    new[31 * BLOCK + 9] ^= 1;
+    new[70 * BLOCK..71 * BLOCK].fill(0x55);
+    let image = stage.image("image", &new);
+    for name in ["one", "two"] {
+        fs::write(stage.output(name), &old).unwrap();
+    }
+    let mut sender = stage.send(&image, &["--min-receivers", "2", "-v"]);
+    let mut receivers = ["one", "two"].map(|name| stage.receive(name, &["--resume", "-v"]));
+    for receiver in &mut receivers {
+        receiver.succeed(DEADLINE);
+        let share = percent_received(&receiver.stderr());
+        assert!((1..4).contains(&share), "{share} %\n{}", receiver.output());
+    }
+    sender.succeed(DEADLINE);
+    for name in ["one", "two"] {
+        assert_holds(&stage.output(name), &new);
+    }
+    assert_eq!(stage.outputs(), ["one", "two"]);
+}
+
+#[test]
+fn a_journal_of_its_own_place_is_used_and_removed_and_nothing_else_is_taken_for_one() {
+    let stage = Stage::new();
+    let octets = random(3 * BLOCK);
+    let image = stage.image("image", &octets);
+    let precious = stage.image("precious", b"precious");
+    let mut refused = stage.receive("copy", &["--journal", precious.to_str().unwrap()]);
+    refused.exit_with(2, DEADLINE);
+    assert!(refused.stderr().contains("not a journal"), "{}", refused.output());
+    assert_holds(&precious, b"precious");
+    let itself = stage.output("copy");
+    let mut refused = stage.receive("copy", &["--journal", itself.to_str().unwrap()]);
+    refused.exit_with(2, DEADLINE);
+    assert_eq!(stage.outputs(), [""; 0]);
+    let journal = stage.path("journal");
+    let mut sender = stage.send(&image, &[]);
+    stage.receive("copy", &["--journal", journal.to_str().unwrap()]).succeed(DEADLINE);
+    sender.succeed(DEADLINE);
+    assert_holds(&stage.output("copy"), &octets);
+    assert_eq!(stage.outputs(), ["copy"]);
+    assert!(!journal.exists());
+}
+
+#[test]
+fn what_was_zeroed_since_is_zero_though_the_older_run_wrote_something_there() {
+    let stage = Stage::new();
+    let old = random(6 * BLOCK);
+    let part = stage.output(".copy.imgcast-part");
+    fs::write(&part, &old).unwrap();
+    let mut new = old.clone();
+    new[2 * BLOCK..4 * BLOCK].fill(0);
+    let mut sender = stage.send(&stage.image("image", &new), &[]);
+    stage.receive("copy", &["--resume"]).succeed(DEADLINE);
+    sender.succeed(DEADLINE);
+    assert_holds(&stage.output("copy"), &new);
+    assert_eq!(stage.outputs(), ["copy"]);
+}
+
+fn wait_for_blocks(path: &Path, octets: u64) {
+    let allocated = || fs::metadata(path).map_or(0, |it| it.blocks() * 512);
+    imgcast_tests::process::wait_until("so much is written", DEADLINE, || allocated() >= octets);
+}
+
+/// Symbols that came, wanted or not, over those of the whole image, as the log has it.
+fn percent_received(log: &str) -> u64 {
+    let number = |name: &str| -> u64 {
+        let said = log.split(name).nth(1).expect("it is logged");
+        said.split_whitespace().next().and_then(|it| it.parse().ok()).expect("a number")
+    };
+    number(" received=") * 100 / number(" needed=")
+}
