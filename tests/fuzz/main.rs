@@ -31,6 +31,7 @@ targets! {
     transfers_on_the_worst_of_networks_store_nothing_wrong: "worlds", 300;
     an_index_is_believed_only_as_far_as_it_goes: "index", 5_000;
     a_bent_index_in_the_cache_is_not_there: "index_cache", 5_000;
+    a_journal_that_was_hurt_claims_what_is_its_image_s_or_nothing: "journal", 3_000;
     symbols_in_any_company_never_break_the_decoder: "fec", 5_000;
     command_lines_are_understood_or_refused: "commands", 3_000;
 }

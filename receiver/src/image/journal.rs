@@ -28,7 +28,7 @@ use crate::error::Error;
 
 /// An open journal.
 #[derive(Debug)]
-pub(super) struct Journal {
+pub struct Journal {
     path: PathBuf,
     file: Flock<File>,
     /// What an earlier run wrote, until this one begins.
@@ -44,7 +44,7 @@ impl Journal {
     ///
     /// # Errors
     /// [`Error::Usage`] if the file is there and no journal, in use, or cannot be written.
-    pub(super) fn open(path: &Path, anew: bool) -> Result<Self, Error> {
+    pub fn open(path: &Path, anew: bool) -> Result<Self, Error> {
         let refused = |text: String| Error::Usage { option: "--journal", text };
         let failed =
             |source: io::Error| refused(format!("cannot use {}: {source}", path.display()));
@@ -70,7 +70,7 @@ impl Journal {
 
     /// Begins to write for an image. Returns the blocks that the journal claims to be on disk;
     /// `None` if it says nothing of this image.
-    pub(super) fn begin(&mut self, image: ImageId, layout: &Layout) -> Option<BitSet> {
+    pub fn begin(&mut self, image: ImageId, layout: &Layout) -> Option<BitSet> {
         let header = header(image, layout);
         let before = std::mem::take(&mut self.before);
         let claims = parse(&before, &header, layout.blocks());
@@ -89,7 +89,7 @@ impl Journal {
     }
 
     /// These blocks are on disk.
-    pub(super) fn append(&mut self, blocks: &[u32]) {
+    pub fn append(&mut self, blocks: &[u32]) {
         let Some(claimed) = &mut self.claimed else { return };
         let mut new = BitSet::new(claimed.len());
         for block in blocks.iter().filter(|block| claimed.insert(**block)) {
@@ -103,7 +103,7 @@ impl Journal {
     }
 
     /// The image is whole and in its place: there is nothing to resume.
-    pub(super) fn remove(self) {
+    pub fn remove(self) {
         if let Err(error) = fs::remove_file(&self.path) {
             warn!(path = %self.path.display(), %error, "the journal cannot be removed");
         }

@@ -50,6 +50,7 @@ pub use disk::{Disk, Partition};
 pub use guard::DeviceUse;
 pub use holes::Holes;
 pub use index_assembly::{IndexAssembly, IndexError};
+pub use journal::Journal;
 pub use keep::Keep;
 pub use rate::DrainRate;
 pub use search::Found;

@@ -9,6 +9,7 @@ mod fec;
 mod index;
 mod index_cache;
 mod input;
+mod journal;
 mod messages;
 mod needs;
 mod offers;
@@ -26,7 +27,7 @@ pub(crate) struct Target {
 }
 
 /// All of them.
-pub(crate) const TARGETS: [Target; 10] = [
+pub(crate) const TARGETS: [Target; 11] = [
     Target { name: "messages", run: messages::run },
     Target { name: "needs", run: needs::run },
     Target { name: "offers", run: offers::run },
@@ -35,6 +36,7 @@ pub(crate) const TARGETS: [Target; 10] = [
     Target { name: "worlds", run: worlds::run },
     Target { name: "index", run: index::run },
     Target { name: "index_cache", run: index_cache::run },
+    Target { name: "journal", run: journal::run },
     Target { name: "fec", run: fec::run },
     Target { name: "commands", run: commands::run },
 ];
