@@ -3,7 +3,6 @@
 
 use std::fs;
 use std::path::Path;
-use std::time::Duration;
 
 use imgcast_tests::netns::{Lab, Node};
 use imgcast_tests::process::{Process, wait_until};
@@ -126,14 +125,14 @@ fn a_paced_sender_sleeps_between_its_bursts() {
     let name = "a_paced_sender_sleeps_between_its_bursts";
     let Some(_guard) = begin(name, &[Need::Lab]) else { return };
     let (scratch, lab) = (Scratch::temporary(), Lab::new(1).unwrap());
-    let image = scratch.random_image(32);
-    let transfer = Transfer { lab: &lab, scratch: &scratch, image: &image, max_bitrate: "50M" };
+    let image = scratch.random_image(16);
+    // Half of it takes more than three seconds: little work for much waiting, on any machine.
+    let transfer = Transfer { lab: &lab, scratch: &scratch, image: &image, max_bitrate: "20M" };
     let mut sender = transfer.start_sender(1);
     let mut receiver = transfer.start_receiver(0, &transfer.copy(0));
     transfer.wait_for_half(&mut sender, lab.sent_bytes());
-    // By its schedule that took more than two and a half seconds.
-    let used = sender.cpu_time();
-    assert!(used < Duration::from_secs(1), "{used:?} of CPU time");
+    let (used, passed) = (sender.cpu_time(), sender.age());
+    assert!(used < passed / 2, "{used:?} of CPU time within {passed:?}");
     assert_all_get_it(&transfer, &mut sender, std::slice::from_mut(&mut receiver));
 }
 
