@@ -367,7 +367,8 @@ impl<'a> Driver<'a> {
             session::Outcome::Done { acknowledged } => {
                 let Symbols { received, needed } = self.session.symbols();
                 debug!(received, needed, "symbols of the image");
-                self.report.done(now, self.offer.as_ref(), acknowledged);
+                let found = self.store.found_blocks();
+                self.report.done(now, self.offer.as_ref(), found, acknowledged);
                 Ok(Outcome { acknowledged })
             }
             session::Outcome::Failed(failure) => Err(match self.failure.take() {

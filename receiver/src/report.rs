@@ -223,12 +223,22 @@ impl Report {
     }
 
     /// The image is there: its line goes to standard output, for scripts.
-    pub(crate) fn done(&self, now: Instant, offer: Option<&Offer>, acknowledged: bool) {
+    pub(crate) fn done(
+        &self,
+        now: Instant,
+        offer: Option<&Offer>,
+        found_blocks: u32,
+        acknowledged: bool,
+    ) {
         let Some(offer) = offer else { return };
         let seconds = now.saturating_duration_since(self.began_at).as_secs_f64();
         let (image, name) = (offer.announce.image, &offer.announce.name);
         let bytes = offer.announce.layout.bytes();
         println!("verified {image} {name} {bytes} bytes in {seconds:.1} s");
+        if found_blocks > 0 {
+            let all = offer.announce.layout.blocks();
+            self.console.say(&format!("{found_blocks} of {all} blocks were on the target before"));
+        }
         if !acknowledged && !offer.announce.one_way {
             self.console.say(
                 "warning: the image is verified and written, but the sender did not confirm that \

@@ -4,33 +4,83 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::thread::sleep;
+use std::thread::{self, sleep};
 use std::time::Duration;
+
+use imgcast_common::prng::Prng;
 
 use crate::stage::{BLOCK, DEADLINE, Stage, assert_holds, random};
 
 #[test]
-fn killed_again_and_again_a_receiver_resumes_and_the_image_is_right() {
-    let stage = Stage::new();
+fn killed_at_two_hundred_random_moments_receivers_resume_and_no_image_is_wrong() {
+    let wanted = std::env::var("IMGCAST_KILLS").map_or(KILLS, |kills| kills.parse().unwrap());
     let octets = random(48 * BLOCK + 77);
-    let image = stage.image("image", &octets);
-    // About 2 s for all of it.
-    let mut sender = stage.send(&image, &["--max-bitrate", "200M", "--start-timeout", "60"]);
-    for moment in [150, 730, 400, 900, 550] {
-        let mut killed = stage.receive("copy", &["--resume"]);
-        sleep(Duration::from_millis(moment));
-        killed.kill_nine();
-        if stage.output("copy").exists() {
-            // Half of it never has its name.
-            return assert_holds(&stage.output("copy"), &octets);
+    let (mut kills, mut found) = (0, 0);
+    for round in 0.. {
+        if kills >= wanted {
+            break;
+        }
+        let stage = Stage::new();
+        let image = stage.image("image", &octets);
+        let least = GROUP.to_string();
+        let mut sender = stage.send(&image, &["--max-bitrate", "400M", "--min-receivers", &least]);
+        let lives = thread::scope(|scope| {
+            let live = |number| {
+                let (stage, octets) = (&stage, &octets);
+                scope.spawn(move || live(stage, number, round * GROUP + number, octets))
+            };
+            let threads: Vec<_> = (0..GROUP).map(live).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect::<Vec<_>>()
+        });
+        sender.succeed(DEADLINE);
+        for life in lives {
+            kills += life.kills;
+            found += life.found;
         }
     }
-    let mut last = stage.receive("copy", &["--resume"]);
-    last.succeed(DEADLINE);
-    sender.succeed(DEADLINE);
-    assert_holds(&stage.output("copy"), &octets);
-    assert_eq!(stage.outputs(), ["copy"], "neither temporary nor journal");
+    assert!(found > 0, "of {kills} who were killed none had anything that could be used");
 }
+
+#[derive(Debug)]
+struct Life {
+    kills: u32,
+    /// Blocks that the last run found where the ones before had written them.
+    found: u64,
+}
+
+/// A receiver that is killed and started again a few times, until it has the image.
+fn live(stage: &Stage, number: u64, seed: u64, octets: &[u8]) -> Life {
+    let (name, mut prng) = (format!("copy-{number}"), Prng::new(seed));
+    let mut kills = 0;
+    loop {
+        let mut receiver = stage.receive(&name, &["--resume"]);
+        if kills < KILLS_OF_ONE {
+            sleep(Duration::from_micros(prng.below(MOMENT_MAX_MICROS)));
+            if receiver.poll().is_none() {
+                receiver.kill_nine();
+                kills += 1;
+                continue;
+            }
+        }
+        receiver.succeed(DEADLINE);
+        assert_holds(&stage.output(&name), octets);
+        let of_it = |part: &String| part.starts_with(&format!(".{name}."));
+        assert!(!stage.outputs().iter().any(of_it), "{:?}", stage.outputs());
+        let told = receiver.stderr();
+        let found = told.split(" of 49 blocks were on the target before").next();
+        let found = found.filter(|before| before.len() < told.len());
+        let found = found.and_then(|before| before.split_whitespace().last()?.parse().ok());
+        return Life { kills, found: found.unwrap_or(0) };
+    }
+}
+
+/// As many as `IMGCAST_KILLS` says, or so many.
+const KILLS: u32 = 200;
+const KILLS_OF_ONE: u32 = 6;
+/// Receivers at a time.
+const GROUP: u64 = 4;
+/// A transfer takes about a second.
+const MOMENT_MAX_MICROS: u64 = 1_200_000;
 
 #[test]
 fn what_a_run_that_was_killed_had_is_not_sent_again() {

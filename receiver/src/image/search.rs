@@ -86,11 +86,12 @@ pub(super) struct Hunt {
     scan: Option<Scan>,
     claimed: BitSet,
     found: BTreeSet<u32>,
+    found_blocks: u32,
 }
 
 impl Default for Hunt {
     fn default() -> Self {
-        Self { scan: None, claimed: BitSet::new(0), found: BTreeSet::new() }
+        Self { scan: None, claimed: BitSet::new(0), found: BTreeSet::new(), found_blocks: 0 }
     }
 }
 
@@ -109,7 +110,7 @@ impl Hunt {
     ) -> Result<Self, Error> {
         let claimed = search.blocks.clone();
         let scan = Some(Scan::start(search, layout, index, holds_ends, deliver)?);
-        Ok(Self { scan, claimed, found: BTreeSet::new() })
+        Ok(Self { scan, claimed, found: BTreeSet::new(), found_blocks: 0 })
     }
 
     /// The blocks that are looked for.
@@ -120,6 +121,12 @@ impl Hunt {
     /// A block was found, and is on its way to the writer.
     pub(super) fn note_found(&mut self, number: u32) {
         self.found.insert(number);
+        self.found_blocks += 1;
+    }
+
+    /// How many were found.
+    pub(super) const fn found_blocks(&self) -> u32 {
+        self.found_blocks
     }
 
     /// A block is out of the way, found or not.

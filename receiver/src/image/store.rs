@@ -159,8 +159,7 @@ impl Store {
         let symbol_size = u64::from(layout.symbol_size());
         let octets = block_size.next_multiple_of(symbol_size);
         let room = u64::from(self.memory.blocks(block_size, 0)) * block_size;
-        let blocks = PREPARED_BYTES.min(room) / octets;
-        let blocks = blocks.min(u64::from(layout.blocks()));
+        let blocks = (PREPARED_BYTES.min(room) / octets).min(layout.blocks().into());
         if let (Ok(octets), Ok(blocks)) = (usize::try_from(octets), usize::try_from(blocks)) {
             let (missing, deliver) = (self.assembler.buffers_missing(blocks), self.deliver.clone());
             self.workbench.touch(missing, octets, move |buffer| deliver(Work::Touched(buffer)));
@@ -250,6 +249,12 @@ impl Store {
     #[must_use]
     pub const fn claimed(&self) -> &BitSet {
         self.hunt.claimed()
+    }
+
+    /// How many blocks were found on the target, or in the file that it replaces.
+    #[must_use]
+    pub const fn found_blocks(&self) -> u32 {
+        self.hunt.found_blocks()
     }
 
     /// Takes in what a thread has done, and sends it on its way. `None` if nothing came of it that
