@@ -164,7 +164,7 @@ impl<'a> Driver<'a> {
     fn tick(&mut self) {
         self.session.handle_drain(self.store.drain_kilobytes_per_second());
         let now = now();
-        self.report.progress(now, &self.session.status(now));
+        self.report.progress(now, &self.session.status(now), self.store.proved_blocks());
     }
 
     fn interrupt(&mut self, signal: Signal) -> Result<(), Error> {

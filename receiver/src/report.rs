@@ -74,16 +74,21 @@ impl Report {
     }
 
     /// Tells how things stand, or what is waited for; what to check, once that takes long. Whoever
-    /// asked is told at once.
-    pub(crate) fn progress(&mut self, now: Instant, status: &Status) {
-        let (topic, text) = self.told(now, status);
+    /// asked is told at once. If the target is to be read back, `proved` blocks have been.
+    pub(crate) fn progress(&mut self, now: Instant, status: &Status, proved: Option<u32>) {
+        let (topic, text) = self.told(now, status, proved);
         if self.console.is_asked() {
             self.console.say(&text);
         }
         self.console.status(now, topic, &text);
     }
 
-    fn told(&mut self, now: Instant, status: &Status) -> (&'static str, String) {
+    fn told(
+        &mut self,
+        now: Instant,
+        status: &Status,
+        proved: Option<u32>,
+    ) -> (&'static str, String) {
         let topic = match status.stage {
             Stage::Listening if status.offers > 0 => "offers",
             Stage::Listening => "listening",
@@ -117,7 +122,13 @@ impl Report {
                 self.place,
                 whole_seconds(status.silence)
             ),
-            Stage::Flushing => "all is verified; flushing to disk".into(),
+            Stage::Flushing => match proved {
+                Some(proved @ 1..) => {
+                    let all = status.blocks;
+                    format!("all is flushed; {proved} of {all} blocks read back and right")
+                }
+                _ => "all is verified; flushing to disk".into(),
+            },
             Stage::Parting => "waiting for the sender to confirm".into(),
         };
         if waited >= ADVICE_AFTER {
@@ -156,15 +167,16 @@ impl Report {
         let rate = BitRate((bits / elapsed.as_secs_f64().max(0.2)) as u64);
         let left = time_left(share(fetched, to_fetch), elapsed);
         let loss = status.network_loss * 100.0;
-        if let Some((pass, passes)) = status.pass {
-            // How long it takes depends on what the passes that follow bring.
-            return format!("{percent:3.0} %  {rate}, loss {loss:.1} %, pass {pass} of {passes}");
-        }
-        let way = if status.no_multicast { ", by unicast only" } else { "" };
         let looking = match (status.claimed_blocks, status.blocks) {
             (0, _) => String::new(),
             (claimed, all) => format!(", {claimed} of {all} blocks left to look for on the target"),
         };
+        if let Some((pass, passes)) = status.pass {
+            // How long it takes depends on what the passes that follow bring.
+            let pass = format!("pass {pass} of {passes}");
+            return format!("{percent:3.0} %  {rate}, loss {loss:.1} %, {pass}{looking}");
+        }
+        let way = if status.no_multicast { ", by unicast only" } else { "" };
         format!("{percent:3.0} %  {rate}{left}, loss {loss:.1} %{way}{looking}")
     }
 
@@ -328,12 +340,12 @@ mod tests {
         report.notice(&Notice::Indexed { zero_blocks: 60 }, None);
         let mut status = Status { verified_blocks: 60, ..status(Stage::Receiving) };
         let begin = report.began_at;
-        assert_eq!(report.told(begin, &status).1, " 60 %  0 bit/s, loss 0.0 %");
+        assert_eq!(report.told(begin, &status, None).1, " 60 %  0 bit/s, loss 0.0 %");
         status.fetched_bytes = 1_000_000;
-        let text = report.told(begin + Duration::from_secs(1), &status).1;
+        let text = report.told(begin + Duration::from_secs(1), &status, None).1;
         assert_eq!(text, " 60 %  8.0 Mbit/s, loss 0.0 %", "no block is whole yet");
         (status.verified_blocks, status.fetched_bytes) = (70, 10_000_000);
-        let text = report.told(begin + Duration::from_secs(10), &status).1;
+        let text = report.told(begin + Duration::from_secs(10), &status, None).1;
         assert_eq!(text, " 70 %  8.0 Mbit/s, 30s left, loss 0.0 %");
     }
 
@@ -341,8 +353,9 @@ mod tests {
     fn a_wait_is_told_plainly_first_and_what_to_check_after_ten_seconds_of_the_same() {
         let mut report = report();
         let begin = report.began_at;
-        let mut told =
-            |seconds, stage| report.told(begin + Duration::from_secs(seconds), &status(stage)).1;
+        let mut told = |seconds, stage| {
+            report.told(begin + Duration::from_secs(seconds), &status(stage), None).1
+        };
         let place = "on eth0 (239.255.63.30:6330)";
         let listening = format!("listening for a sender {place}");
         let plain = format!("waiting for a sender: none heard {place} for ");
@@ -353,5 +366,15 @@ mod tests {
         assert_eq!(told(10, Stage::Joining), joining);
         assert_eq!(told(19, Stage::Joining), joining);
         assert!(told(20, Stage::Joining).starts_with(&format!("{joining}; check that ")));
+    }
+
+    #[test]
+    fn what_is_read_back_is_counted() {
+        let mut report = report();
+        let begin = report.began_at;
+        let mut told = |proved| report.told(begin, &status(Stage::Flushing), proved).1;
+        assert_eq!(told(None), "all is verified; flushing to disk");
+        assert_eq!(told(Some(0)), told(None));
+        assert_eq!(told(Some(7)), "all is flushed; 7 of 100 blocks read back and right");
     }
 }

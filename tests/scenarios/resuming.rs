@@ -59,6 +59,25 @@ fn of_an_image_that_all_hold_but_for_a_fiftieth_a_fiftieth_is_sent() {
 }
 
 #[test]
+fn killed_while_it_looks_for_an_old_image_a_receiver_looks_again() {
+    for seed in 0..20 {
+        let mut config = WorldConfig::small(seed, 1).each_receiver(|_, receiver| {
+            receiver.resumes = true;
+            receiver.old_image_changed_every = Some(50);
+            // It takes a millisecond to look for a block.
+            receiver.crash = Some(When::At(Duration::from_millis(200 + seed * 20)));
+            receiver.restart_after = Some(Duration::from_millis(100));
+        });
+        config.images[0].bytes = 400 * 2048;
+        config.senders[0].rate_max = 2_000_000;
+        let report = run(config);
+        report.assert_clean();
+        assert!(report.receivers.iter().any(|it| matches!(it.ending, Ending::Done { .. })));
+        assert!(report.overhead_ppm < 60_000, "{report}");
+    }
+}
+
+#[test]
 fn who_holds_all_but_one_block_is_sent_that_one_and_who_holds_nothing_gets_it_all() {
     for (seed, every, others) in [(1, u32::MAX, 0), (2, u32::MAX, 2), (3, 1, 2)] {
         let report = run(WorldConfig::small(seed, 2 + others).each_receiver(|number, receiver| {

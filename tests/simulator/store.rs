@@ -31,6 +31,10 @@ pub(crate) struct Store {
     target: Vec<u8>,
     written: BitSet,
     kept: Kept,
+    /// Claimed blocks that have not been looked for.
+    unsearched: BitSet,
+    /// Whether the journal tells all that is on the target.
+    is_searched: bool,
     /// Blocks that were written though the target held them.
     pub(crate) rewritten: u32,
 }
@@ -84,6 +88,8 @@ impl Store {
             target: vec![TARGET_BEFORE; usize::try_from(octets).unwrap_or(0)],
             written: BitSet::new(layout.blocks()),
             kept: Kept::default(),
+            unsearched: BitSet::new(layout.blocks()),
+            is_searched: true,
             rewritten: 0,
         }
     }
@@ -92,6 +98,7 @@ impl Store {
     pub(crate) fn resume(&mut self, kept: Kept) {
         if kept.target.len() == self.target.len() {
             self.target.clone_from(&kept.target);
+            self.is_searched = kept.journal.is_some();
             self.kept = Kept { windows: Default::default(), ..kept };
         }
     }
@@ -100,11 +107,13 @@ impl Store {
     pub(crate) fn leave(self) -> Kept {
         let blocks = self.layout.blocks();
         let journal = self.kept.journal.or_else(|| Some(BitSet::new(blocks)));
+        let journal = journal.filter(|_| self.is_searched);
         Kept { target: self.target, journal, windows: Default::default() }
     }
 
-    /// Blocks that may be on the target from before, but for those that are zero.
-    pub(crate) fn claims(&self) -> BitSet {
+    /// Blocks that may be on the target from before, but for those that are zero: they are looked
+    /// for now.
+    pub(crate) fn begin_search(&mut self) -> BitSet {
         let mut claims = BitSet::new(self.layout.blocks());
         let may_be_there = |block: &u32| {
             let zero = self.index.as_ref().is_some_and(|index| index.zero().contains(*block));
@@ -114,7 +123,15 @@ impl Store {
         for block in (0..self.layout.blocks()).filter(may_be_there) {
             claims.insert(block);
         }
+        self.unsearched = claims.clone();
+        self.is_searched |= claims.is_empty();
         claims
+    }
+
+    /// A block was looked for.
+    pub(crate) fn note_searched(&mut self, block: u32) {
+        self.unsearched.remove(block);
+        self.is_searched |= self.unsearched.is_empty();
     }
 
     /// Whether the target holds a block.

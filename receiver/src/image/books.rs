@@ -69,6 +69,7 @@ impl Books {
     pub(super) fn store(&mut self, number: u32) {
         self.stored.insert(number);
         self.lost.remove(&number);
+        self.proved.remove(number);
     }
 
     /// Zeroes both ends of a device, on disk; the first one before the last, as an old disk with
@@ -111,6 +112,9 @@ impl Books {
         }
         if let Some(journal) = &mut self.journal {
             journal.append(&window.blocks);
+            if window.ends_search {
+                journal.note_searched();
+            }
         }
     }
 

@@ -17,6 +17,7 @@ use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, FallocateFlags, Flock, FlockArg, RenameFlags, fallocate, renameat2};
 use nix::libc::O_NOFOLLOW;
 use nix::sys::statvfs::fstatvfs;
+use nix::unistd::geteuid;
 
 use super::guard::DeviceUse;
 use crate::error::{Error, TargetError};
@@ -33,8 +34,17 @@ pub(super) struct OutputFile {
     committed: bool,
     /// Of a temporary that stays.
     lock: Option<Flock<File>>,
-    /// Whether an earlier run wrote to it.
-    had_before: bool,
+    before: Before,
+}
+
+/// What an earlier run left in the temporary.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Before {
+    Nothing,
+    /// Something that is given up when this run begins to write.
+    Dropped,
+    /// Something that may be right.
+    Kept,
 }
 
 impl OutputFile {
@@ -55,7 +65,7 @@ impl OutputFile {
                 replaced,
                 committed: false,
                 lock: None,
-                had_before: false,
+                before: Before::Nothing,
             }),
             Err(source) => Err(TargetError::Open { path: temporary, source }),
         }
@@ -78,25 +88,43 @@ impl OutputFile {
         options.read(true).write(true).create(true).truncate(false).mode(0o600);
         let file = options.custom_flags(O_NOFOLLOW).open(&temporary).map_err(failed)?;
         let lock = Flock::lock(file.try_clone().map_err(failed)?, FlockArg::LockExclusiveNonblock);
+        let lock = match lock {
+            Err((_, errno)) if errno != Errno::EWOULDBLOCK => return Err(failed(errno.into())),
+            lock => lock.ok(),
+        };
         let own = file.metadata().map_err(failed)?;
         // Whoever held the lock may have given the file its name meanwhile.
         let named = fs::symlink_metadata(&temporary).ok();
         let is_named =
             named.is_some_and(|it| (it.dev(), it.ino()) == (own.dev(), own.ino()) && it.is_file());
-        let Some(lock) = lock.ok().filter(|_| is_named) else {
+        let Some(lock) = lock.filter(|_| is_named) else {
             return Err(TargetError::Busy { path: temporary, uses: vec![DeviceUse::Locked] });
         };
-        if anew {
-            file.set_len(0).map_err(failed)?;
+        if own.uid() != geteuid().as_raw() || own.nlink() != 1 {
+            // It is to become the image: nobody else may have a hand on it.
+            let text = "it belongs to somebody else, or has a second name; remove it";
+            return Err(failed(io::Error::other(text)));
         }
-        let had_before = !anew && own.len() > 0;
+        let before = match (own.len(), anew) {
+            (0, _) => Before::Nothing,
+            (_, true) => Before::Dropped,
+            (_, false) => Before::Kept,
+        };
         let lock = Some(lock);
-        Ok(Self { path, temporary, file, replaced, committed: false, lock, had_before })
+        Ok(Self { path, temporary, file, replaced, committed: false, lock, before })
     }
 
-    /// Whether an earlier run wrote to it.
-    pub(super) const fn had_before(&self) -> bool {
-        self.had_before
+    /// Whether an earlier run wrote something to it that may be right.
+    pub(super) fn had_before(&self) -> bool {
+        self.before == Before::Kept
+    }
+
+    /// Makes it as long as the image, where nothing is kept all of it a hole.
+    pub(super) fn set_len(&self, image_bytes: u64) -> io::Result<()> {
+        if self.before == Before::Dropped {
+            self.file.set_len(0)?;
+        }
+        self.file.set_len(image_bytes)
     }
 
     /// Octets that the temporary takes on disk by now.
@@ -106,7 +134,7 @@ impl OutputFile {
 
     /// Makes a range read as zeroes; only where an earlier run wrote it does not from the start.
     pub(super) fn zero(&self, range: Range<u64>) -> io::Result<()> {
-        if !self.had_before || range.is_empty() {
+        if !self.had_before() || range.is_empty() {
             return Ok(());
         }
         let numbers = (i64::try_from(range.start), i64::try_from(range.end - range.start));
@@ -148,8 +176,12 @@ impl OutputFile {
     ///
     /// # Errors
     /// [`TargetError::Exists`] if there is a file of that name now and there was none: the
-    /// temporary is kept, complete as it is. [`Error::Rename`] with what the kernel says.
+    /// temporary is kept, complete as it is. [`Error::Flush`] or [`Error::Rename`] with what the
+    /// kernel says.
     pub(super) fn commit(mut self, shown: PathBuf) -> Result<(), Error> {
+        if let Err(source) = self.give_mode() {
+            return Err(Error::Flush { path: shown, offset: 0, unflushed_bytes: 0, source });
+        }
         match self.give_name() {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                 self.committed = true;
@@ -160,7 +192,7 @@ impl OutputFile {
         }
     }
 
-    fn give_name(&mut self) -> io::Result<()> {
+    fn give_mode(&self) -> io::Result<()> {
         let mode = match self.replaced {
             Some((mode, uid, gid)) => {
                 // Only root can, and a file that is ours now is no reason to fail.
@@ -170,7 +202,10 @@ impl OutputFile {
             None => 0o666 & !umask(),
         };
         self.file.set_permissions(Permissions::from_mode(mode))?;
-        self.file.sync_all()?;
+        self.file.sync_all()
+    }
+
+    fn give_name(&mut self) -> io::Result<()> {
         match self.replaced {
             Some(_) => fs::rename(&self.temporary, &self.path)?,
             None => rename_to_free(&self.temporary, &self.path)?,

@@ -5,6 +5,8 @@
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use tracing::warn;
+
 use super::books::Books;
 use super::direct::Bounce;
 use super::ends::End;
@@ -93,9 +95,29 @@ impl Order {
             }
             return Ok(lost);
         }
+        beginning.truncate(BEGINNING_OCTETS);
+        let begun = self.write_beginning(books, medium, &beginning, given_up);
+        if !matches!(begun, Ok(None)) || given_up.load(Ordering::Relaxed) {
+            // It may be on the disk all the same, which must not look whole.
+            let hidden = medium.zero(0..beginning.len() as u64).map(|()| medium.flush());
+            if !matches!(hidden, Ok(Ok(()))) {
+                let path = medium.path().display();
+                warn!("{path} may look like a whole disk: its beginning could not be zeroed again");
+            }
+        }
+        begun
+    }
+
+    /// Writes what makes a disk of it.
+    fn write_beginning(
+        &self,
+        books: &mut Books,
+        medium: &dyn Medium,
+        beginning: &[u8],
+        given_up: &AtomicBool,
+    ) -> Result<Option<Written>, Error> {
         if !beginning.is_empty() {
-            beginning.truncate(BEGINNING_OCTETS);
-            if let Err(error) = medium.write(&beginning, 0, &mut bounce) {
+            if let Err(error) = medium.write(beginning, 0, &mut Bounce::default()) {
                 return books.lose(vec![0], None, error).map(Some);
             }
             books.note(0, beginning.len());
@@ -143,6 +165,7 @@ impl Order {
         given_up: &AtomicBool,
     ) -> Result<Option<Written>, Error> {
         let Some(index) = &self.read_back else { return Ok(None) };
+        self.proved_blocks.store(books.proved.count(), Ordering::Relaxed);
         let mut bytes = Vec::new();
         let (mut wrong, mut first_error) = (Vec::new(), None);
         for number in blocks {
@@ -157,6 +180,7 @@ impl Order {
             let reason = match medium.read(&mut bytes, offset) {
                 Ok(()) if index.verify(&self.layout, number, &bytes) => {
                     books.proved.insert(number);
+                    self.proved_blocks.fetch_add(1, Ordering::Relaxed);
                     continue;
                 }
                 Ok(()) => "the hash of the block is another".to_owned(),

@@ -25,6 +25,8 @@ pub(super) struct Window {
     pub(super) blocks: Vec<u32>,
     /// … and those that were made zero.
     pub(super) zeroed: Vec<Range<u32>>,
+    /// Whether nothing that the target held from before is left to be found.
+    pub(super) ends_search: bool,
     /// Flushes that had failed when it was handed over.
     pub(super) failed_flushes: u64,
 }

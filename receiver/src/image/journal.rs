@@ -9,7 +9,9 @@
 //!
 //! All numbers are big-endian. A record is appended when its blocks are flushed, and not before;
 //! nobody waits for the record itself to be on disk: what a power cut takes of it is fetched again.
-//! Reading ends at the first record that is damaged. A journal that cannot be written is given up,
+//! Reading ends at the first record that is damaged. An empty run behind the last block says that
+//! what the target held at first has been looked for: what is not claimed is not there. Without it
+//! a journal says nothing. A journal that cannot be written is given up,
 //! and the transfer goes on.
 
 use std::fs::{self, File, OpenOptions};
@@ -20,6 +22,7 @@ use std::path::{Path, PathBuf};
 use imgcast_common::bits::BitSet;
 use imgcast_common::id::ImageId;
 use imgcast_common::layout::Layout;
+use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use nix::libc::{O_NOFOLLOW, O_NONBLOCK};
 use tracing::warn;
@@ -37,15 +40,17 @@ pub struct Journal {
     seed: u32,
     /// What it says by now.
     claimed: Option<BitSet>,
+    is_searched: bool,
 }
 
 impl Journal {
     /// Opens the journal at `path`, or a new one; with `anew`, whatever it says counts for nothing.
+    /// `option` is what the operator asked for it by.
     ///
     /// # Errors
     /// [`Error::Usage`] if the file is there and no journal, in use, or cannot be written.
-    pub fn open(path: &Path, anew: bool) -> Result<Self, Error> {
-        let refused = |text: String| Error::Usage { option: "--journal", text };
+    pub fn open(path: &Path, option: &'static str, anew: bool) -> Result<Self, Error> {
+        let refused = |text: String| Error::Usage { option, text };
         let failed =
             |source: io::Error| refused(format!("cannot use {}: {source}", path.display()));
         let mut options = OpenOptions::new();
@@ -54,8 +59,11 @@ impl Journal {
         if !file.metadata().map_err(failed)?.is_file() {
             return Err(refused(format!("{} is no regular file", path.display())));
         }
-        let mut file = Flock::lock(file, FlockArg::LockExclusiveNonblock)
-            .map_err(|_| refused(format!("{} is in use by another run", path.display())))?;
+        let locked = Flock::lock(file, FlockArg::LockExclusiveNonblock);
+        let mut file = locked.map_err(|(_, errno)| match errno {
+            Errno::EWOULDBLOCK => refused(format!("{} is in use by another run", path.display())),
+            errno => refused(format!("cannot lock {}: {errno}", path.display())),
+        })?;
         let mut before = Vec::new();
         (&mut *file).take(OCTETS_MAX).read_to_end(&mut before).map_err(failed)?;
         if !before.is_empty() && !before.starts_with(&MAGIC[..before.len().min(MAGIC.len())]) {
@@ -65,11 +73,11 @@ impl Journal {
         if anew {
             before.clear();
         }
-        Ok(Self { path: path.into(), file, before, seed: 0, claimed: None })
+        Ok(Self { path: path.into(), file, before, seed: 0, claimed: None, is_searched: false })
     }
 
     /// Begins to write for an image. Returns the blocks that the journal claims to be on disk;
-    /// `None` if it says nothing of this image.
+    /// `None` if it says nothing of this image, or not everything: others may be there, too.
     pub fn begin(&mut self, image: ImageId, layout: &Layout) -> Option<BitSet> {
         let header = header(image, layout);
         let before = std::mem::take(&mut self.before);
@@ -78,6 +86,10 @@ impl Journal {
         let kept = claims.clone().unwrap_or_else(|| BitSet::new(layout.blocks()));
         let mut octets = header.to_vec();
         kept.runs().for_each(|(first, run)| octets.extend(record(self.seed, first, run)));
+        self.is_searched = claims.is_some();
+        if self.is_searched {
+            octets.extend(record(self.seed, layout.blocks(), 0));
+        }
         self.claimed = Some(kept);
         let file = &mut *self.file;
         let written = file
@@ -99,6 +111,14 @@ impl Journal {
         let records: Vec<u8> =
             new.runs().flat_map(|(first, run)| record(seed, first, run)).collect();
         let written = self.file.write_all(&records);
+        self.judge(written);
+    }
+
+    /// Whatever is on disk of the image has been appended.
+    pub fn note_searched(&mut self) {
+        let Some(claimed) = self.claimed.as_ref().filter(|_| !self.is_searched) else { return };
+        let written = self.file.write_all(&record(self.seed, claimed.len(), 0));
+        self.is_searched = true;
         self.judge(written);
     }
 
@@ -127,21 +147,22 @@ impl Drop for Journal {
     }
 }
 
-/// The blocks that a journal claims; `None` if it is not of this image.
+/// The blocks that a journal claims; `None` if it is not of this image, or tells but a part.
 fn parse(octets: &[u8], header: &[u8; HEADER_OCTETS], blocks: u32) -> Option<BitSet> {
     let records = octets.strip_prefix(header)?;
     let seed = crc32fast::hash(header);
-    let mut claims = BitSet::new(blocks);
+    let (mut claims, mut is_searched) = (BitSet::new(blocks), false);
     for found in records.chunks_exact(RECORD_OCTETS) {
         let number = |at: usize| found.get(at..at + 4)?.try_into().ok().map(u32::from_be_bytes);
         let (Some(first), Some(run)) = (number(0), number(4)) else { break };
         let end = first.checked_add(run).filter(|end| *end <= blocks);
         let (Some(end), true) = (end, record(seed, first, run) == found) else { break };
+        is_searched |= first == blocks;
         (first..end).for_each(|block| {
             claims.insert(block);
         });
     }
-    Some(claims)
+    is_searched.then_some(claims)
 }
 
 fn header(image: ImageId, layout: &Layout) -> [u8; HEADER_OCTETS] {
@@ -185,16 +206,21 @@ mod tests {
         Layout::new(100 * 1024 - 7, 10, 64).unwrap()
     }
 
+    fn open(path: &Path) -> Journal {
+        Journal::open(path, "--journal", false).unwrap()
+    }
+
     /// A journal of blocks 3, 4, 5, 9 and 50.
     fn written(path: &Path) {
-        let mut journal = Journal::open(path, false).unwrap();
+        let mut journal = open(path);
         assert_eq!(journal.begin(IMAGE, &layout()), None);
+        journal.note_searched();
         journal.append(&[4, 3, 9, 5]);
         journal.append(&[9, 50]);
     }
 
     fn claims(path: &Path, image: ImageId) -> Option<Vec<u32>> {
-        let claims = Journal::open(path, false).unwrap().begin(image, &layout());
+        let claims = open(path).begin(image, &layout());
         claims.map(|claims| claims.iter().collect())
     }
 
@@ -203,7 +229,7 @@ mod tests {
         let scratch = Scratch::new();
         let path = scratch.path().join("journal");
         written(&path);
-        assert_eq!(fs::metadata(&path).unwrap().len(), 64 + 3 * 12, "a run is one record");
+        assert_eq!(fs::metadata(&path).unwrap().len(), 64 + 4 * 12, "a run is one record");
         for _ in 0..2 {
             assert_eq!(claims(&path, IMAGE), Some(vec![3, 4, 5, 9, 50]));
         }
@@ -216,7 +242,29 @@ mod tests {
         let scratch = Scratch::new();
         let path = scratch.path().join("journal");
         written(&path);
-        assert_eq!(Journal::open(&path, true).unwrap().begin(IMAGE, &layout()), None);
+        let mut journal = Journal::open(&path, "--journal", true).unwrap();
+        assert_eq!(journal.begin(IMAGE, &layout()), None);
+    }
+
+    #[test]
+    fn before_the_search_is_over_a_journal_says_nothing() {
+        let scratch = Scratch::new();
+        let path = scratch.path().join("journal");
+        let mut journal = open(&path);
+        journal.begin(IMAGE, &layout());
+        journal.append(&[1, 2]);
+        drop(journal);
+        assert_eq!(claims(&path, IMAGE), None, "others may be there as well");
+        let mut journal = open(&path);
+        journal.begin(IMAGE, &layout());
+        journal.append(&[1, 2]);
+        journal.note_searched();
+        journal.note_searched();
+        drop(journal);
+        assert_eq!(fs::metadata(&path).unwrap().len(), 64 + 2 * 12);
+        for _ in 0..2 {
+            assert_eq!(claims(&path, IMAGE), Some(vec![1, 2]));
+        }
     }
 
     #[test]
@@ -227,6 +275,7 @@ mod tests {
         let whole = fs::read(&path).unwrap();
         let header = header(IMAGE, &layout());
         let all = parse(&whole, &header, 100).unwrap();
+        let mark = record(crc32fast::hash(&header), 100, 0);
         for len in 0..whole.len() {
             let claims = parse(&whole[..len], &header, 100);
             assert!(claims.is_none_or(|it| it.iter().all(|block| all.contains(block))), "{len}");
@@ -241,9 +290,9 @@ mod tests {
             let claims = parse(&bent, &header, 100);
             assert!(claims.is_none_or(|it| it.iter().all(|block| all.contains(block))));
         }
-        let beyond = [&header[..], &record(crc32fast::hash(&header), 99, 2)].concat();
+        let beyond = [&header[..], &mark, &record(crc32fast::hash(&header), 99, 2)].concat();
         assert!(parse(&beyond, &header, 100).unwrap().is_empty());
-        let beyond = [&header[..], &record(crc32fast::hash(&header), u32::MAX, 2)].concat();
+        let beyond = [&header[..], &mark, &record(crc32fast::hash(&header), u32::MAX, 2)].concat();
         assert!(parse(&beyond, &header, 100).unwrap().is_empty());
     }
 
@@ -252,13 +301,16 @@ mod tests {
         let scratch = Scratch::new();
         let path = scratch.path().join("precious");
         fs::write(&path, "precious").unwrap();
-        let error = |path: &Path| Journal::open(path, false).unwrap_err().to_string();
+        let error = |path: &Path| {
+            let refused = Journal::open(path, "--journal", false);
+            refused.unwrap_err().to_string()
+        };
         assert!(error(&path).contains("precious is a file of something else"));
         assert_eq!(fs::read(&path).unwrap(), b"precious");
         assert!(error(Path::new("/dev/null")).contains("is no regular file"));
         assert!(error(&scratch.path().join("no/where")).contains("No such file"));
         let path = scratch.path().join("journal");
-        let held = Journal::open(&path, false).unwrap();
+        let held = open(&path);
         assert!(error(&path).contains("in use by another run"));
         drop(held);
         assert_eq!(scratch.names(), ["precious"]);
@@ -268,8 +320,9 @@ mod tests {
     fn a_journal_that_cannot_be_written_is_given_up() {
         let scratch = Scratch::new();
         let path = scratch.path().join("journal");
-        let mut journal = Journal::open(&path, false).unwrap();
+        let mut journal = open(&path);
         journal.begin(IMAGE, &layout());
+        journal.note_searched();
         journal.append(&[1]);
         let reading = Flock::lock(File::open(&path).unwrap(), FlockArg::LockSharedNonblock);
         assert!(reading.is_err(), "it is locked");

@@ -63,8 +63,9 @@ impl Kept {
             let text = format!("{} is the output", journal.display());
             return Err(Error::Usage { option: "--journal", text });
         }
+        let option = if keep.journal.is_some() { "--journal" } else { "--resume" };
         let path = keep.journal.clone().or(beside);
-        let journal = path.map(|path| Journal::open(&path, !keep.resumes)).transpose()?;
+        let journal = path.map(|path| Journal::open(&path, option, !keep.resumes)).transpose()?;
         Ok(Self { journal, in_place, old, reads_back })
     }
 }

@@ -18,7 +18,7 @@ use std::io;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use imgcast_common::layout::Layout;
@@ -46,6 +46,8 @@ pub(super) struct Order {
     pub(super) books: Mutex<Books>,
     rate: Mutex<TargetRate>,
     drain_kilobytes_per_second: AtomicU32,
+    /// Blocks that were read back and are right, while that goes on.
+    pub(super) proved_blocks: AtomicU32,
 }
 
 /// Where blocks go. Dropped in this order, as the thread that flushes holds the target open.
@@ -75,6 +77,7 @@ impl Order {
             books: Mutex::new(Books::new(layout.blocks(), is_device, keeping.journal)),
             rate: Mutex::default(),
             drain_kilobytes_per_second: AtomicU32::new(0),
+            proved_blocks: AtomicU32::new(0),
         }
     }
 
@@ -138,15 +141,19 @@ impl Order {
         books.window.blocks.push(number);
         books.note(offset, bytes.len());
         if books.window.octets >= self.window_bytes {
-            let mut window = std::mem::take(&mut books.window);
-            window.failed_flushes = books.failed_flushes;
-            drop(books);
-            if !output.flusher.begin(window) {
-                let text = "the thread that flushes has ended".into();
-                return Err(Error::Internal { text });
-            }
+            begin_flush(output, books)?;
         }
         Ok(Written::Stored { number, buffer: Some(bytes) })
+    }
+
+    /// All that was found has been stored: once that is on disk, the journal tells everything.
+    pub(super) fn end_search(&self, output: &Output) -> Result<(), Error> {
+        let mut books = lock(&self.books);
+        if books.journal.is_none() {
+            return Ok(());
+        }
+        books.window.ends_search = true;
+        begin_flush(output, books)
     }
 
     /// A block was found to be there.
@@ -250,6 +257,17 @@ impl Order {
         let rate = rate.kilobytes_per_second();
         self.drain_kilobytes_per_second.store(rate, Ordering::Relaxed);
     }
+}
+
+/// Hands over what was written since the last time.
+fn begin_flush(output: &Output, mut books: MutexGuard<'_, Books>) -> Result<(), Error> {
+    let mut window = std::mem::take(&mut books.window);
+    window.failed_flushes = books.failed_flushes;
+    drop(books);
+    if output.flusher.begin(window) {
+        return Ok(());
+    }
+    Err(Error::Internal { text: "the thread that flushes has ended".into() })
 }
 
 /// A flush is begun whenever so much is written, and as much more may be written meanwhile: a disk

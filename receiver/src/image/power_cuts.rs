@@ -267,7 +267,7 @@ impl<'a> Run<'a> {
         reads_back: bool,
         counts: &'a mut Counts,
     ) -> (Self, Option<BitSet>) {
-        let mut journal = journal.map(|path| Journal::open(path, false).unwrap());
+        let mut journal = journal.map(|path| Journal::open(path, "--journal", false).unwrap());
         let claims =
             journal.as_mut().and_then(|it| it.begin(world.index.image_id(), &world.layout));
         let read_back = reads_back.then(|| Arc::clone(&world.index));
@@ -345,7 +345,7 @@ impl<'a> Run<'a> {
             };
             self.note(found)?;
         }
-        Ok(())
+        self.order.end_search(&self.output).map_err(|_| ())
     }
 
     /// Takes in what the thread that flushes has said.

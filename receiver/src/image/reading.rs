@@ -69,7 +69,11 @@ impl Reading {
     }
 
     fn read_cached(&self, piece: &mut [u8], at: u64) -> io::Result<()> {
-        if let (Ok(start), Ok(len)) = (i64::try_from(at), i64::try_from(piece.len())) {
+        // A page of which only a part is named stays.
+        let page = ALIGNMENT as u64;
+        let start = at - at % page;
+        let len = (at + piece.len() as u64).next_multiple_of(page) - start;
+        if let (Ok(start), Ok(len)) = (i64::try_from(start), i64::try_from(len)) {
             // Advice: what comes of it is the kernel's business.
             let _ = posix_fadvise(&self.file, start, len, PosixFadviseAdvice::POSIX_FADV_DONTNEED);
         }

@@ -85,13 +85,21 @@ impl Search {
 pub(super) struct Hunt {
     scan: Option<Scan>,
     claimed: BitSet,
+    /// Not looked for yet; `None` if nothing is looked for, or no more.
+    left: Option<u32>,
     found: BTreeSet<u32>,
     found_blocks: u32,
 }
 
 impl Default for Hunt {
     fn default() -> Self {
-        Self { scan: None, claimed: BitSet::new(0), found: BTreeSet::new(), found_blocks: 0 }
+        Self {
+            scan: None,
+            claimed: BitSet::new(0),
+            left: None,
+            found: BTreeSet::new(),
+            found_blocks: 0,
+        }
     }
 }
 
@@ -110,7 +118,8 @@ impl Hunt {
     ) -> Result<Self, Error> {
         let claimed = search.blocks.clone();
         let scan = Some(Scan::start(search, layout, index, holds_ends, deliver)?);
-        Ok(Self { scan, claimed, found: BTreeSet::new(), found_blocks: 0 })
+        let left = Some(claimed.count());
+        Ok(Self { scan, claimed, left, found: BTreeSet::new(), found_blocks: 0 })
     }
 
     /// The blocks that are looked for.
@@ -118,10 +127,20 @@ impl Hunt {
         &self.claimed
     }
 
-    /// A block was found, and is on its way to the writer.
-    pub(super) fn note_found(&mut self, number: u32) {
-        self.found.insert(number);
-        self.found_blocks += 1;
+    /// A block was looked for; found, it is on its way to the writer.
+    pub(super) fn note(&mut self, number: u32, is_found: bool) {
+        self.left = self.left.map(|left| left.saturating_sub(1));
+        if is_found {
+            self.found.insert(number);
+            self.found_blocks += 1;
+        }
+    }
+
+    /// Whether nothing is left to look for, and what was found is out of the way; true once.
+    pub(super) fn ends(&mut self) -> bool {
+        let ends = self.left == Some(0) && self.found.is_empty();
+        self.left = self.left.filter(|_| !ends);
+        ends
     }
 
     /// How many were found.

@@ -19,6 +19,8 @@ use imgcast_common::{
 };
 use tracing::warn;
 
+mod hunting;
+
 use super::{
     Assembler, Checked, Found, IndexAssembly, IndexError, Target, Workbench, Writer, Written,
     ZeroBatch,
@@ -245,18 +247,6 @@ impl Store {
         })
     }
 
-    /// The blocks that are looked for on the target: of each is told whether it is there.
-    #[must_use]
-    pub const fn claimed(&self) -> &BitSet {
-        self.hunt.claimed()
-    }
-
-    /// How many blocks were found on the target, or in the file that it replaces.
-    #[must_use]
-    pub const fn found_blocks(&self) -> u32 {
-        self.hunt.found_blocks()
-    }
-
     /// Takes in what a thread has done, and sends it on its way. `None` if nothing came of it that
     /// concerns a block.
     pub fn take_in(&mut self, work: Work) -> Option<Progress> {
@@ -276,7 +266,7 @@ impl Store {
             Work::Written(Written::Stored { number, buffer }) => {
                 buffer.into_iter().for_each(|buffer| self.assembler.recycle(buffer));
                 self.stored_blocks = self.stored_blocks.saturating_add(1);
-                self.hunt.go_on_after(number);
+                self.search_on_after(number);
                 self.end_again();
                 Progress::Stored(number..number + 1)
             }
@@ -305,25 +295,6 @@ impl Store {
         {
             self.is_zeroing = true;
             writer.zero(run);
-        }
-    }
-
-    fn searched(&mut self, number: u32, found: Found) -> Progress {
-        let Some(writer) = &self.writer else { return Progress::Absent(number) };
-        match found {
-            Found::Nothing => return Progress::Absent(number),
-            Found::InPlace => writer.find(number),
-            Found::Copy(bytes) => writer.write(number, bytes),
-        }
-        self.hunt.note_found(number);
-        Progress::Whole(BlockId::image(number))
-    }
-
-    fn lose(&mut self, number: u32) {
-        self.hunt.go_on_after(number);
-        if self.index.as_ref().is_some_and(|index| index.zero().contains(number)) {
-            self.is_zeroing = false;
-            self.zero_runs.push_back(number..number + 1);
         }
     }
 

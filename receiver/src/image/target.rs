@@ -171,10 +171,14 @@ impl Target {
         layout: &Layout,
         zero: &BitSet,
     ) -> (Option<Search>, Option<Journal>, bool) {
-        let claims = self.kept.journal.as_mut().and_then(|journal| journal.begin(image, layout));
+        let mut journal = self.kept.journal.take();
+        let claims = journal.as_mut().and_then(|journal| journal.begin(image, layout));
         let places = (self.kept.in_place.then(|| self.kind.file()), self.kept.old.as_ref());
         let search = Search::new(places, claims, layout, zero);
-        (search, self.kept.journal.take(), self.kept.reads_back)
+        if let (Some(journal), None) = (&mut journal, &search) {
+            journal.note_searched();
+        }
+        (search, journal, self.kept.reads_back)
     }
 
     /// Whether anything of an image may be there.
@@ -183,11 +187,11 @@ impl Target {
         self.kept.in_place || self.kept.old.is_some()
     }
 
-    /// Makes a file as long as the image, all of it a hole.
+    /// Makes a file as long as the image.
     pub(super) fn set_len(&self, image_bytes: u64) -> Result<(), Error> {
         match &self.kind {
             Kind::File(file) => {
-                let grown = file.file().set_len(image_bytes);
+                let grown = file.set_len(image_bytes);
                 grown.map_err(|source| self.write_error(image_bytes, source))
             }
             Kind::Device(_) => Ok(()),

@@ -96,6 +96,11 @@ impl Writer {
         self.submit(Task::Find { number });
     }
 
+    /// Queues what is left to note when all that was found on the target has been queued.
+    pub(super) fn end_search(&self) {
+        self.submit(Task::EndSearch);
+    }
+
     /// Queues the end, after all blocks: flushes, and makes the target what it is to be.
     pub fn finish(&self) {
         let end = self.ends.fetch_add(1, Ordering::Relaxed) + 1;
@@ -107,6 +112,13 @@ impl Writer {
     #[must_use]
     pub fn drain_kilobytes_per_second(&self) -> u32 {
         self.order.drain_kilobytes_per_second()
+    }
+
+    /// How many blocks have been read back and are right; `None` if that is not wanted.
+    #[must_use]
+    pub fn proved_blocks(&self) -> Option<u32> {
+        let wanted = self.order.read_back.is_some();
+        wanted.then(|| self.order.proved_blocks.load(Ordering::Relaxed))
     }
 
     fn submit(&self, task: Task) {
@@ -166,6 +178,7 @@ enum Task {
     Write { number: u32, bytes: Vec<u8> },
     Zero { blocks: Range<u32> },
     Find { number: u32 },
+    EndSearch,
     Finish { end: u32 },
 }
 
@@ -219,11 +232,14 @@ impl<F: Fn(Written)> Crew<F> {
         let output = self.output.read().unwrap_or_else(PoisonError::into_inner);
         drop(tasks);
         let output = output.as_ref()?;
+        if let Task::EndSearch = task {
+            return Some(self.order.end_search(output));
+        }
         let result = match task {
             Task::Write { number, bytes } => self.order.write(output, number, bytes, bounce),
             Task::Zero { blocks } => self.order.zero(output, blocks),
             Task::Find { number } => Ok(self.order.find(number)),
-            Task::Finish { .. } => return None,
+            Task::EndSearch | Task::Finish { .. } => return None,
         };
         Some(result.map(|written| self.teller.report(written)))
     }

@@ -83,6 +83,7 @@ impl Session {
         let Some(ledger) = self.ledger(block.stream) else { return };
         if checked != Checked::Whole && ledger.verified().contains(block.number) {
             // It was found on the target meanwhile.
+            self.events.push_back(Event::Forget(block));
             return;
         }
         let setback = match checked {

@@ -182,7 +182,7 @@ impl Session {
     pub(super) fn give_up_without_sender(&mut self, now: Instant) -> bool {
         let Some(timeout) = self.config.receive_timeout else { return false };
         let since = match (&self.contact.orphaned, &self.phase) {
-            (Some(orphaned), _) => orphaned.since,
+            (Some(orphaned), _) => self.waits_since(orphaned.since),
             (None, Phase::Joining(_)) => self.contact.began_at,
             (None, _) => return false,
         };
@@ -203,6 +203,13 @@ impl Session {
         true
     }
 
+    /// Since when nothing has come of waiting without a sender: what is found on the target is as
+    /// good as what comes.
+    fn waits_since(&self, orphaned_since: Instant) -> Instant {
+        let looks = self.image.as_ref().is_some_and(|image| !image.claimed().is_empty());
+        if looks { orphaned_since.max(self.progress_at) } else { orphaned_since }
+    }
+
     fn group_silence_max(&self) -> Duration {
         let floor = match self.contact.state {
             SenderState::Sending => GROUP_SILENCE_SENDING,
@@ -213,9 +220,13 @@ impl Session {
 
     /// Switches that nobody asks for it forget who listens: they are told now and then.
     pub(super) fn refresh_when_due(&mut self, now: Instant) {
-        if now >= self.contact.renewed_at + REFRESH {
+        if now >= self.refresh_at() {
             self.renew(now);
         }
+    }
+
+    pub(super) fn refresh_at(&self) -> Instant {
+        self.contact.renewed_at + REFRESH
     }
 
     fn watch_group(&mut self, now: Instant) {
@@ -259,14 +270,15 @@ impl Session {
         if let Some(orphaned) = contact.orphaned.as_ref().filter(|_| contact.is_over()) {
             at = orphaned.since + FAR_OFF;
         } else if !contact.no_multicast {
-            at = (contact.renewed_at + REFRESH).min(contact.group_at + self.group_silence_max());
+            at = self.refresh_at().min(contact.group_at + self.group_silence_max());
         } else if let Some(since) = contact.recovering {
             at = at.min(since + RECOVERY).min(contact.group_at + self.group_silence_max());
         }
         match &contact.orphaned {
             None => at = at.min(contact.heard_at + SENDER_SILENCE),
             Some(orphaned) => {
-                let gives_up = self.config.receive_timeout.map(|timeout| orphaned.since + timeout);
+                let gives_up = self.config.receive_timeout;
+                let gives_up = gives_up.map(|timeout| self.waits_since(orphaned.since) + timeout);
                 at = gives_up.map_or(at, |gives_up| at.min(gives_up));
                 at = self.look_again_at().map_or(at, |look| at.min(look));
             }

@@ -251,7 +251,11 @@ impl Session {
                     self.ask_when_due(now);
                 }
             }
-            Phase::Flushing => self.report_when_due(now),
+            Phase::Flushing => {
+                // Reading a large disk back takes longer than switches remember.
+                self.refresh_when_due(now);
+                self.report_when_due(now);
+            }
             Phase::Parting(_) => self.part_when_due(now),
             Phase::Opening | Phase::Finished => {}
         }
@@ -278,7 +282,10 @@ impl Session {
             Phase::Joining(joining) => Some(joining.poll_timeout()),
             Phase::Member if self.is_one_way() => Some(self.contact_timeout()),
             Phase::Member => Some(self.contact_timeout().min(self.asking_timeout())),
-            Phase::Flushing => self.member.map(|_| self.asking_timeout()),
+            Phase::Flushing => {
+                let refresh_at = self.refresh_at();
+                Some(self.member.map_or(refresh_at, |_| self.asking_timeout().min(refresh_at)))
+            }
             Phase::Parting(parting) => Some(parting.poll_timeout()),
             Phase::Opening | Phase::Finished => None,
         }

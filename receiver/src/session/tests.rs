@@ -988,6 +988,27 @@ fn claimed_blocks_are_not_asked_for_before_they_are_looked_for_and_their_symbols
 }
 
 #[test]
+fn without_a_sender_nobody_gives_up_while_it_finds_blocks_on_the_target() {
+    let mut table = Table::member();
+    table.symbol_of(Stream::Index, Via::Group, 0, 0, 0);
+    table.checked(BlockId::index(0), Checked::Whole);
+    table.session.handle_claims(&BitSet::full(BLOCKS));
+    table.session.handle_index(table.now, Some(&BitSet::new(BLOCKS)));
+    table.drain();
+    let abort = Abort { reason: AbortReason::Interrupted, text: "enough".into() };
+    table.hear(Via::Group, Message::Abort(abort));
+    for block in 0..4 {
+        table.run(Duration::from_secs(20));
+        assert_eq!(table.outcome(), None);
+        table.session.handle_absent(table.now, block);
+    }
+    table.run(Duration::from_secs(29));
+    assert_eq!(table.outcome(), None);
+    table.run(Duration::from_secs(3));
+    assert_eq!(table.failure(), Failure::SenderGone(Some("enough".into())));
+}
+
+#[test]
 fn who_may_hold_something_says_so_when_it_joins() {
     let mut table = Table::new(|config| config.resumes = true);
     table.offer(SESSION, "disk", 1);

@@ -62,7 +62,7 @@ impl Place {
         fs::write(self.path(), &bent).expect("it can be written");
         let image = ImageId([1 + input.u8() % 2; 32]);
         // A file of something else is refused, and stays as it is.
-        let Ok(mut journal) = Journal::open(&self.path(), input.u8() == 255) else {
+        let Ok(mut journal) = Journal::open(&self.path(), "--journal", input.u8() == 255) else {
             return assert_eq!(fs::read(self.path()).ok(), Some(bent));
         };
         let claims = journal.begin(image, &layout);
@@ -80,8 +80,10 @@ impl Place {
 
     /// What the journal claims at the beginning of a run, which then appends these blocks.
     fn claims(&self, image: ImageId, layout: &Layout, blocks: &[u32]) -> Option<BitSet> {
-        let mut journal = Journal::open(&self.path(), false).expect("it is a journal, or none");
+        let journal = Journal::open(&self.path(), "--journal", false);
+        let mut journal = journal.expect("it is a journal, or none");
         let claims = journal.begin(image, layout);
+        journal.note_searched();
         journal.append(blocks);
         claims
     }

@@ -103,7 +103,7 @@ impl ReceiverNode {
         let now = around.instant();
         let Some(index) = index else { return self.session.handle_index(now, None) };
         if self.config.resumes {
-            let claims = store.claims();
+            let claims = store.begin_search();
             self.session.handle_claims(&claims);
             for (block, place) in claims.iter().zip(1..) {
                 let wait = SEARCH_PER_BLOCK * place + self.thinking_time();
@@ -137,6 +137,7 @@ impl ReceiverNode {
     pub(super) fn on_searched(&mut self, around: &mut Surroundings, block: u32) {
         let Some(store) = &mut self.store else { return };
         let (now, is_there) = (around.instant(), store.is_there(block));
+        store.note_searched(block);
         if !is_there && !around.has(PlantedBug::ClaimsBelieved) {
             return self.session.handle_absent(now, block);
         }

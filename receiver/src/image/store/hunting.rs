@@ -1,0 +1,71 @@
+//! What a store looks for on its target, reads back, and has lost there.
+
+use imgcast_common::bits::BitSet;
+use imgcast_common::id::BlockId;
+
+use super::{Progress, Store};
+use crate::image::Writer;
+use crate::image::search::Found;
+
+impl Store {
+    /// The blocks that are looked for on the target: of each is told whether it is there.
+    #[must_use]
+    pub const fn claimed(&self) -> &BitSet {
+        self.hunt.claimed()
+    }
+
+    /// How many blocks were found on the target, or in the file that it replaces.
+    #[must_use]
+    pub const fn found_blocks(&self) -> u32 {
+        self.hunt.found_blocks()
+    }
+
+    /// How many blocks have been read back and are right; `None` if that is not wanted.
+    #[must_use]
+    pub fn proved_blocks(&self) -> Option<u32> {
+        self.writer.as_ref().and_then(Writer::proved_blocks)
+    }
+
+    pub(super) fn searched(&mut self, number: u32, found: Found) -> Progress {
+        let Some(writer) = &self.writer else { return Progress::Absent(number) };
+        let is_found = match found {
+            Found::Nothing => false,
+            Found::InPlace => {
+                writer.find(number);
+                true
+            }
+            Found::Copy(bytes) => {
+                writer.write(number, bytes);
+                true
+            }
+        };
+        self.hunt.note(number, is_found);
+        if is_found {
+            return Progress::Whole(BlockId::image(number));
+        }
+        self.end_search();
+        Progress::Absent(number)
+    }
+
+    /// A block is out of the way, found or not.
+    pub(super) fn search_on_after(&mut self, number: u32) {
+        self.hunt.go_on_after(number);
+        self.end_search();
+    }
+
+    fn end_search(&mut self) {
+        if let Some(writer) = &self.writer
+            && self.hunt.ends()
+        {
+            writer.end_search();
+        }
+    }
+
+    pub(super) fn lose(&mut self, number: u32) {
+        self.search_on_after(number);
+        if self.index.as_ref().is_some_and(|index| index.zero().contains(number)) {
+            self.is_zeroing = false;
+            self.zero_runs.push_back(number..number + 1);
+        }
+    }
+}
