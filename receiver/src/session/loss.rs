@@ -1,12 +1,14 @@
 //! What was lost on the way from the group: by the network, and by the receiver's own sockets.
 
-use super::bits;
-
 /// Counts datagrams against the gaps in the group's counter, over the last few thousand.
+///
+/// A counter far off is believed only when others confirm it: anybody can forge one.
 #[derive(Debug, Default)]
 pub(super) struct LossMeter {
     begun: bool,
     newest: u64,
+    /// Counters far off that came since the last one that was not.
+    doubted: Doubted,
     /// A report speaks of both periods: right after one ended the next says nothing yet.
     last: Period,
     this: Period,
@@ -27,37 +29,69 @@ struct Period {
     overflow: u64,
 }
 
-impl LossMeter {
-    /// A datagram of the group arrived.
-    pub(super) fn on_datagram(&mut self, counter: u64) {
-        if !self.begun || counter > self.newest.saturating_add(JUMP_MAX) {
-            self.begun = true;
-            self.newest = counter - 1;
-            (self.first, self.received) = (counter, 0);
-            self.restart();
-        }
-        self.newest = self.newest.max(counter);
-        self.received += 1;
-        if counter > self.base {
-            self.this.received += 1;
-        }
-    }
+/// Counters far off that lie close together: the lowest, the highest and how many they are.
+#[derive(Clone, Copy, Debug, Default)]
+struct Doubted {
+    lowest: u64,
+    highest: u64,
+    count: u64,
+}
 
+impl LossMeter {
     /// Datagrams of the group arrived: `first + i` for every bit `i` of `arrived`.
     pub(super) fn on_datagrams(&mut self, first: u64, arrived: u64) {
-        let last = first + u64::from(arrived.checked_ilog2().unwrap_or(0));
-        if self.begun && first > self.base && last <= self.newest.saturating_add(JUMP_MAX) {
-            self.newest = self.newest.max(last);
-            self.received += u64::from(arrived.count_ones());
-            self.this.received += u64::from(arrived.count_ones());
-        } else {
-            bits(arrived).for_each(|bit| self.on_datagram(first + u64::from(bit)));
+        let Some(newest) = arrived.checked_ilog2() else { return };
+        let (last, before) = (first.saturating_add(newest.into()), arrived.trailing_zeros());
+        let (first, arrived) = (first.saturating_add(before.into()), arrived >> before);
+        if !self.begun {
+            self.begin(first);
         }
+        if self.is_far_off(first, last) {
+            self.doubted.note(first, last, arrived.count_ones().into());
+            if self.doubted.count >= CONFIRMED {
+                self.believe();
+            }
+            return;
+        }
+        self.doubted = Doubted::default();
+        self.count(first, last, arrived);
     }
 
-    /// The highest counter so far.
-    pub(super) const fn newest(&self) -> u64 {
-        self.newest
+    fn begin(&mut self, first: u64) {
+        self.begun = true;
+        self.newest = first.saturating_sub(1);
+        (self.first, self.received) = (first, 0);
+        self.restart();
+    }
+
+    const fn is_far_off(&self, first: u64, last: u64) -> bool {
+        last > self.newest.saturating_add(AHEAD_MAX)
+            || first.saturating_add(BEHIND_MAX) < self.newest
+    }
+
+    /// So many agree that they are no forgery.
+    fn believe(&mut self) {
+        let Doubted { lowest, highest, count } = std::mem::take(&mut self.doubted);
+        if !(self.newest..=self.newest.saturating_add(JUMP_MAX)).contains(&lowest) {
+            self.begin(lowest);
+        }
+        self.newest = highest;
+        self.received += count;
+        self.this.received += count;
+    }
+
+    fn count(&mut self, first: u64, last: u64, arrived: u64) {
+        self.newest = self.newest.max(last);
+        self.received += u64::from(arrived.count_ones());
+        // What belongs to the past was counted as lost there.
+        let of_past = self.base.saturating_add(1).saturating_sub(first);
+        let of_this = u32::try_from(of_past).ok().and_then(|bits| arrived.checked_shr(bits));
+        self.this.received += u64::from(of_this.unwrap_or(0).count_ones());
+    }
+
+    /// The highest counter so far, be it confirmed or not.
+    pub(super) fn newest(&self) -> u64 {
+        self.newest.max(self.doubted.highest)
     }
 
     /// So many datagrams have been dropped by the sockets of this receiver so far.
@@ -77,6 +111,7 @@ impl LossMeter {
     /// lower rate would avoid, or that anybody but this receiver has.
     pub(super) fn resume(&mut self, counter: u64) {
         self.newest = self.newest.max(counter.saturating_sub(1));
+        self.doubted = Doubted::default();
         self.restart();
     }
 
@@ -114,7 +149,26 @@ impl LossMeter {
     }
 }
 
-/// A longer gap is no loss but another beginning, or a forged counter.
+impl Doubted {
+    fn note(&mut self, first: u64, last: u64, count: u64) {
+        let near = self.lowest.saturating_sub(AHEAD_MAX)..=self.highest.saturating_add(AHEAD_MAX);
+        if self.count == 0 || !near.contains(&first) {
+            *self = Self { lowest: first, highest: last, count };
+        } else {
+            self.lowest = self.lowest.min(first);
+            self.highest = self.highest.max(last);
+            self.count += count;
+        }
+    }
+}
+
+/// Gaps are hardly ever longer, and those that are need only be confirmed.
+const AHEAD_MAX: u64 = 256;
+/// Datagrams overtake each other by less.
+const BEHIND_MAX: u64 = 4_096;
+/// So many in a row and close together, with none between that is not far off.
+const CONFIRMED: u64 = 8;
+/// A longer gap is no loss but another beginning.
 const JUMP_MAX: u64 = 1 << 24;
 /// As many as a sender wants a report to speak of.
 const COUNTED_MIN: u64 = 300;
@@ -124,6 +178,12 @@ const PERIOD_DATAGRAMS: u64 = 2_048;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    impl LossMeter {
+        fn on_datagram(&mut self, counter: u64) {
+            self.on_datagrams(counter, 1);
+        }
+    }
 
     #[test]
     fn gaps_are_loss_and_reordering_is_not() {
@@ -169,6 +229,57 @@ mod tests {
             meter.on_datagram(counter);
         }
         assert_eq!(meter.report(), None);
+    }
+
+    /// What it says of ten thousand datagrams of which a hundredth is lost, amid forged ones.
+    fn amid_forged(forged: impl Fn(u64) -> Vec<u64>) -> f64 {
+        let mut meter = LossMeter::default();
+        for counter in (1..=10_000).filter(|counter| counter % 100 != 0) {
+            meter.on_datagram(counter);
+            forged(counter).into_iter().for_each(|it| meter.on_datagram(it));
+        }
+        let (network, socket) = meter.report().unwrap();
+        assert_eq!(socket, 0);
+        f64::from(network) / 655.36
+    }
+
+    #[test]
+    fn forged_counters_among_true_ones_change_nothing() {
+        assert!((amid_forged(|_| vec![]) - 1.0).abs() < 0.1);
+        for far in [300, 1 << 20, 1 << 24, 1 << 40, (1 << 63) - 10_001] {
+            let percent = amid_forged(|counter| vec![counter + far; 7]);
+            assert!((percent - 1.0).abs() < 0.1, "{far} ahead: {percent} %");
+        }
+    }
+
+    #[test]
+    fn forged_counters_that_were_believed_are_found_out_by_the_true_ones() {
+        for far in [5_000, 1 << 20, 1 << 40, (1 << 63) - 10_001] {
+            let burst = |counter: u64| (0..100).map(|it| counter + far + it).collect();
+            let percent = amid_forged(|counter| if counter == 3 { burst(3) } else { vec![] });
+            assert!((percent - 1.0).abs() < 0.1, "{far} ahead: {percent} %");
+        }
+    }
+
+    #[test]
+    fn a_first_counter_that_was_forged_is_found_out() {
+        let mut meter = LossMeter::default();
+        meter.on_datagram((1 << 63) - 1);
+        (1..=1_000).filter(|counter| counter % 10 != 0).for_each(|it| meter.on_datagram(it));
+        let (network, _) = meter.report().unwrap();
+        assert!((6_400..6_600).contains(&network), "{network}");
+        assert!((meter.overall() - 0.1).abs() < 0.01, "{}", meter.overall());
+    }
+
+    #[test]
+    fn a_long_gap_is_loss_as_soon_as_it_is_confirmed() {
+        let mut meter = LossMeter::default();
+        (1..=1_000).chain(3_001..=3_007).for_each(|counter| meter.on_datagram(counter));
+        assert_eq!(meter.report(), Some((0, 0)));
+        meter.on_datagram(3_008);
+        assert_eq!(meter.report(), Some((43_574, 0)), "2000 of 3008");
+        meter.on_datagrams(4_009, u64::MAX);
+        assert_eq!(meter.report(), Some((48_282, 0)), "3000 of 4072");
     }
 
     #[test]

@@ -32,7 +32,6 @@ mod types;
 
 use std::{
     collections::VecDeque,
-    iter,
     net::SocketAddr,
     time::{Duration, Instant},
 };
@@ -376,13 +375,6 @@ impl Session {
 /// Whether a counter is of the data group's sequence.
 const fn is_group_counter(counter: u64) -> bool {
     counter & UNICAST == 0
-}
-
-/// The positions of the bits that are set, lowest first.
-fn bits(set: u64) -> impl Iterator<Item = u32> {
-    let without_lowest = |rest: &u64| Some(rest & rest.wrapping_sub(1));
-    let rests = iter::successors(Some(set), without_lowest);
-    rests.take_while(|rest| *rest != 0).map(u64::trailing_zeros)
 }
 
 /// A lower bound for waits that would otherwise make a busy loop.
