@@ -17,6 +17,10 @@ pub struct BitRate(pub u64);
 #[derive(Clone, Copy, Debug, Eq, PartialEq, PartialOrd)]
 pub struct Seconds(pub Duration);
 
+/// So many of something, with its names for one and for others: `1 pass`, `3 passes`.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Counted(pub u64, pub &'static str, pub &'static str);
+
 /// Why a quantity was not understood.
 #[derive(Clone, Debug, Eq, Error, PartialEq)]
 #[error("{text:?} is not a {what}: write {example}")]
@@ -75,6 +79,27 @@ impl FromStr for Seconds {
     }
 }
 
+impl Counted {
+    /// So many blocks.
+    #[must_use]
+    pub fn blocks(count: impl Into<u64>) -> Self {
+        Self(count.into(), "block", "blocks")
+    }
+
+    /// So many passes over an image.
+    #[must_use]
+    pub fn passes(count: impl Into<u64>) -> Self {
+        Self(count.into(), "pass", "passes")
+    }
+}
+
+impl fmt::Display for Counted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(count, one, others) = self;
+        write!(f, "{count} {}", if *count == 1 { one } else { others })
+    }
+}
+
 impl fmt::Display for ByteSize {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         show(f, self.0, 1024.0, &["B", "KiB", "MiB", "GiB", "TiB"])
@@ -130,6 +155,13 @@ const SECONDS_MAX: f64 = 315_576_000.0;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_of_something_is_not_called_as_several_are() {
+        assert_eq!(Counted::passes(0u8).to_string(), "0 passes");
+        assert_eq!(Counted::passes(1u8).to_string(), "1 pass");
+        assert_eq!(Counted::blocks(2u32).to_string(), "2 blocks");
+    }
 
     #[test]
     fn sizes_rates_and_times_are_read_as_people_write_them() {

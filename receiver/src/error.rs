@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use imgcast_common::id::ImageId;
 use imgcast_common::net::NetError;
-use imgcast_common::units::Seconds;
+use imgcast_common::units::{Counted, Seconds};
 use imgcast_common::wire::{EjectReason, RefuseReason};
 
 use crate::session::Lack;
@@ -75,12 +75,23 @@ pub enum Error {
         /// What the network gave instead.
         heard: Box<Heard>,
     },
+    /// The only session with the image had all its receivers, and no other one began.
+    #[error(
+        "no sender within {} but one whose session was ending: {offer}; start the sender again",
+        Seconds(*.waited)
+    )]
+    SessionEnding {
+        /// How long another one was waited for.
+        waited: Duration,
+        /// What it had offered.
+        offer: Box<Offer>,
+    },
     /// The sender fell silent or ended with blocks missing here, and none took its place.
     #[error(
-        "the sender is gone and none with the same image came back within {}, with \
-         {missing_blocks} blocks missing{}: {heard}; check that the sender still runs, then: \
-         {NETWORK_ADVICE}",
+        "the sender is gone and none with the same image came back within {}, with {} missing{}: \
+         {heard}; check that the sender still runs, then: {NETWORK_ADVICE}",
         Seconds(*.waited),
+        Counted::blocks(*.missing_blocks),
         LastWords(.last_words)
     )]
     SenderGone {
@@ -109,9 +120,10 @@ pub enum Error {
     },
     /// The sender lives, yet nothing gets done.
     #[error(
-        "no block was completed for {} although the sender at {sender} is there; {missing_blocks} \
-         blocks are missing: {heard}; {NETWORK_ADVICE}",
-        Seconds(*.waited)
+        "no block was completed for {} although the sender at {sender} is there, with {} missing: \
+         {heard}; {NETWORK_ADVICE}",
+        Seconds(*.waited),
+        Counted::blocks(*.missing_blocks)
     )]
     Stalled {
         /// For how long.
@@ -259,6 +271,7 @@ impl Error {
             Self::Network(_) => "network",
             Self::Mtu { .. } => "mtu",
             Self::NoSender { .. } => "no-sender",
+            Self::SessionEnding { .. } => "session-ending",
             Self::SenderGone { .. } => "sender-gone",
             Self::Ejected { .. } => "ejected",
             Self::Refused { .. } => "refused",
@@ -285,7 +298,7 @@ impl Error {
             Self::Internal { .. } | Self::System { .. } => 1,
             Self::Usage { .. } => 2,
             Self::Network(_) | Self::Mtu { .. } => 3,
-            Self::NoSender { .. } | Self::SenderGone { .. } => 4,
+            Self::NoSender { .. } | Self::SessionEnding { .. } | Self::SenderGone { .. } => 4,
             Self::Ejected { .. } | Self::Refused { .. } => 5,
             Self::Stalled { .. } => 6,
             Self::Target(_) | Self::NotOffered { .. } | Self::SeveralOffered { .. } => 7,
@@ -379,6 +392,7 @@ mod tests {
                 },
             ),
             (4, Error::NoSender { waited, heard: heard(0) }),
+            (4, Error::SessionEnding { waited, offer: Box::new(offer("a")) }),
             (
                 4,
                 Error::SenderGone {
@@ -438,9 +452,15 @@ mod tests {
              nothing at all; check that the sender runs"
         ));
         assert!(silent.contains("querier") && silent.contains("firewall"));
-        assert!(heard(3).to_string().ends_with(
-            "3 announcements, 0 datagrams of the data group, 0 that are foreign or damaged"
-        ));
+        assert!(
+            heard(3)
+                .to_string()
+                .ends_with("3 announcements, 0 datagrams of the data group, 0 foreign or damaged")
+        );
+        let one = Heard { group_datagrams: 1, ..*heard(1) }.to_string();
+        assert!(
+            one.ends_with("1 announcement, 1 datagram of the data group, 0 foreign or damaged")
+        );
     }
 
     #[test]
@@ -458,6 +478,11 @@ mod tests {
             ),
             "{told}"
         );
+        let one = Lack { blocks: 1, begun: (1, 1), passes_heard: 1, passes: 1, ..lack() };
+        let one = text(Lack { runs: vec![(3, 1)], ..one });
+        let said = "1 of 100 blocks (9.0 MiB) is missing: 3; of 1 of them at least 1 symbol; \
+                    something was heard of 1 of 1 pass, ";
+        assert!(one.contains(said), "{one}");
         let full = text(Lack { was_full: true, ..lack() });
         assert!(full.contains("--memory") && !told.contains("--memory"), "{full}");
         assert!(told.contains("more --passes") && told.contains("--repair"), "{told}");

@@ -30,6 +30,10 @@ impl Circumstances<'_> {
             Failure::NoSender => {
                 Error::NoSender { waited: self.config.start_timeout.unwrap_or_default(), heard }
             }
+            Failure::Ending(offer) => Error::SessionEnding {
+                waited: self.config.start_timeout.unwrap_or_default(),
+                offer: Box::new(shown(&offer)),
+            },
             Failure::OtherVersion(theirs) => {
                 let interface = self.interface.name.clone();
                 Error::Version { theirs, ours: VERSION, interface }
@@ -108,13 +112,16 @@ pub(crate) fn key(interface: &Interface, host: &str, target: &Target) -> [u8; 16
 
 /// Offers in the words of errors.
 pub(crate) fn listed(offers: &[Offer]) -> Vec<error::Offer> {
-    let shown = |offer: &Offer| error::Offer {
+    offers.iter().map(shown).collect()
+}
+
+fn shown(offer: &Offer) -> error::Offer {
+    error::Offer {
         name: offer.announce.name.to_string(),
         image: offer.announce.image,
         image_bytes: offer.announce.layout.bytes(),
         sender: offer.sender,
-    };
-    offers.iter().map(shown).collect()
+    }
 }
 
 /// After so many wrong copies the session gives a block up.

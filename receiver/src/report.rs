@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use imgcast_common::{
     console::{Console, time_left},
     net::Interface,
-    units::{BitRate, ByteSize, Seconds},
+    units::{BitRate, ByteSize, Counted, Seconds},
 };
 
 use crate::{
@@ -62,10 +62,11 @@ impl Report {
         let (name, layout) = (&offer.announce.name, offer.announce.layout);
         let (size, sender) = (ByteSize(layout.bytes()), offer.sender.ip());
         if offer.announce.one_way {
-            let (image, passes) = (offer.announce.image, offer.announce.receivers_expected);
+            let image = offer.announce.image;
             let text = format!(
-                "listening to {sender} for {name} ({size}), {image}: one way, in {passes} passes; \
-                 what they do not bring cannot be asked for"
+                "listening to {sender} for {name} ({size}), {image}: one way, in {}; what does not \
+                 come so cannot be asked for",
+                Counted::passes(offer.announce.receivers_expected)
             );
             return self.console.say(&text);
         }
@@ -90,6 +91,7 @@ impl Report {
         proved: Option<u32>,
     ) -> (&'static str, String) {
         let topic = match status.stage {
+            Stage::Listening if status.is_ending => "ending",
             Stage::Listening if status.offers > 0 => "offers",
             Stage::Listening => "listening",
             Stage::Joining => "joining",
@@ -106,6 +108,7 @@ impl Report {
         let waited = now.saturating_duration_since(self.topic.1);
         let mut text = match status.stage {
             Stage::Waiting if status.pass.is_some() => waiting_one_way(status),
+            Stage::Listening if status.is_ending => self.ending(),
             Stage::Listening if status.offers == 0 => self.listening(waited),
             Stage::Listening => self.choosing(status.offers),
             Stage::Joining => "waiting for the sender to answer our JOIN".into(),
@@ -145,6 +148,11 @@ impl Report {
         }
     }
 
+    fn ending(&self) -> String {
+        let (wanted, place) = (&self.wanted, &self.place);
+        format!("waiting for {wanted}: what is heard on {place} is ending, and lets nobody in")
+    }
+
     fn choosing(&self, offers: usize) -> String {
         let (wanted, place) = (&self.wanted, &self.place);
         if self.wants_any {
@@ -169,7 +177,10 @@ impl Report {
         let loss = status.network_loss * 100.0;
         let looking = match (status.claimed_blocks, status.blocks) {
             (0, _) => String::new(),
-            (claimed, all) => format!(", {claimed} of {all} blocks left to look for on the target"),
+            (claimed, all) => {
+                let all = Counted::blocks(all);
+                format!(", {claimed} of {all} left to look for on the target")
+            }
         };
         if let Some((pass, passes)) = status.pass {
             // How long it takes depends on what the passes that follow bring.
@@ -248,8 +259,8 @@ impl Report {
         let bytes = offer.announce.layout.bytes();
         println!("verified {image} {name} {bytes} bytes in {seconds:.1} s");
         if found_blocks > 0 {
-            let all = offer.announce.layout.blocks();
-            self.console.say(&format!("{found_blocks} of {all} blocks were on the target before"));
+            let all = Counted::blocks(offer.announce.layout.blocks());
+            self.console.say(&format!("{found_blocks} of {all} were on the target before"));
         }
         if !acknowledged && !offer.announce.one_way {
             self.console.say(
@@ -331,6 +342,7 @@ mod tests {
             no_multicast: false,
             silence: Duration::ZERO,
             offers: 0,
+            is_ending: false,
         }
     }
 
@@ -376,5 +388,15 @@ mod tests {
         assert_eq!(told(None), "all is verified; flushing to disk");
         assert_eq!(told(Some(0)), told(None));
         assert_eq!(told(Some(7)), "all is flushed; 7 of 100 blocks read back and right");
+    }
+
+    #[test]
+    fn a_session_that_is_ending_is_no_silence() {
+        let ending = Status { is_ending: true, ..status(Stage::Listening) };
+        let mut report = report();
+        let place = "on eth0 (239.255.63.30:6330)";
+        let text =
+            format!("waiting for a sender: what is heard {place} is ending, and lets nobody in");
+        assert_eq!(report.told(report.began_at, &ending, None).1, text);
     }
 }

@@ -12,7 +12,7 @@ use imgcast_common::{
     id::{ImageId, ReceiverId},
     layout::Layout,
     net::Interface,
-    units::{BitRate, ByteSize, Seconds},
+    units::{BitRate, ByteSize, Counted, Seconds},
     wire::{Name, SenderState},
 };
 
@@ -246,8 +246,9 @@ impl Report {
         }
         if let Some((begun, all)) = session.status().pass {
             let text = format!(
-                "{begun} of {all} passes sent, one way: each receiver's own exit code says whether \
-                 it has the image"
+                "{begun} of {} sent, one way: each receiver's own exit code says whether it has \
+                 the image",
+                Counted::passes(all)
             );
             self.console.say(&text);
         }

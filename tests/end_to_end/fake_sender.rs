@@ -25,6 +25,8 @@ pub(crate) enum Fault {
     WrongIndex,
     /// It lets nobody in.
     Full,
+    /// Its session is ending.
+    Ending,
     /// It ejects whoever speaks as a member, for being slow.
     Ejects,
     /// It speaks version 2.
@@ -151,7 +153,10 @@ impl Session {
             unicast_port: self.unicast_port,
             one_way: false,
             sector_size: None,
-            state: SenderState::Sending,
+            state: match self.fault {
+                Fault::Ending => SenderState::Closing,
+                _ => SenderState::Sending,
+            },
             start_in_ms: 0,
             receivers_expected: 1,
             receivers_joined: 1,

@@ -95,6 +95,19 @@ fn a_receiver_that_another_run_replaces_exits_with_5_and_the_other_gets_the_imag
 }
 
 #[test]
+fn a_receiver_that_hears_only_a_session_that_is_ending_says_so_and_exits_with_4() {
+    let stage = Stage::new();
+    let _sender = FakeSender::start(stage.portbase, Fault::Ending);
+    let mut receiver = stage.receive("copy", &["--start-timeout", "2"]);
+    receiver.exit_with(4, DEADLINE);
+    let said = receiver.stderr();
+    assert!(said.contains("is ending, and lets nobody in"), "{said}");
+    assert!(said.contains("error[session-ending]: no sender within 2s but one"), "{said}");
+    assert!(said.contains("fake.img (3.0 MiB, "), "{said}");
+    assert_eq!(stage.outputs(), [""; 0]);
+}
+
+#[test]
 fn a_receiver_that_is_refused_exits_with_5() {
     let stage = Stage::new();
     let _sender = FakeSender::start(stage.portbase, Fault::Full);

@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::SocketAddr;
 
 use imgcast_common::id::ImageId;
-use imgcast_common::units::ByteSize;
+use imgcast_common::units::{ByteSize, Counted};
 use imgcast_common::wire::{EjectReason, RefuseReason};
 
 use super::NETWORK_ADVICE;
@@ -35,8 +35,9 @@ impl fmt::Display for Heard {
         }
         write!(
             f,
-            "{announcements} announcements, {group_datagrams} datagrams of the data group, \
-             {foreign_datagrams} that are foreign or damaged"
+            "{}, {} of the data group, {foreign_datagrams} foreign or damaged",
+            Counted(*announcements, "announcement", "announcements"),
+            Counted(*group_datagrams, "datagram", "datagrams")
         )
     }
 }
@@ -81,18 +82,23 @@ pub(super) fn lack_text(lack: &Lack, all_blocks: u32) -> String {
     let index = if lack.index { ", and so is the index, without which none counts" } else { "" };
     let begun = match lack.begun {
         (0, _) => String::new(),
-        (blocks, symbols) => format!("; of {blocks} of them at least {symbols} symbols"),
+        (blocks, symbols) => {
+            let symbols = Counted(symbols, "symbol", "symbols");
+            format!("; of {blocks} of them at least {symbols}")
+        }
     };
     let passes = match (lack.passes_heard, lack.passes) {
         (0, _) => "nothing was heard of any pass".to_owned(),
         (heard, passes) => format!(
-            "something was heard of {heard} of {passes} passes, with {} % loss",
+            "something was heard of {heard} of {}, with {} % loss",
+            Counted::passes(passes),
             lack.loss_percent
         ),
     };
     format!(
-        "{how}, and {blocks} of {all_blocks} blocks ({bytes}) are missing{index}: {}{others}\
-         {begun}; {passes}",
+        "{how}, and {blocks} of {} ({bytes}) {} missing{index}: {}{others}{begun}; {passes}",
+        Counted::blocks(all_blocks),
+        if blocks == 1 { "is" } else { "are" },
         runs.join(", ")
     )
 }

@@ -312,6 +312,7 @@ impl Session {
             no_multicast: self.contact.no_multicast(),
             silence: self.contact.silence(now),
             offers: self.offers.len(),
+            is_ending: self.offers.is_ending(),
         }
     }
 

@@ -19,6 +19,8 @@ use super::{
 #[derive(Debug)]
 pub(super) struct Offers {
     heard: BTreeMap<SessionId, (Offer, Instant)>,
+    /// The last one that was heard to end.
+    ending: Option<Offer>,
     since: Instant,
     looked_at: Instant,
     look_at: Instant,
@@ -29,6 +31,7 @@ impl Offers {
     pub(super) const fn new(now: Instant) -> Self {
         Self {
             heard: BTreeMap::new(),
+            ending: None,
             since: now,
             looked_at: now,
             look_at: now,
@@ -41,8 +44,14 @@ impl Offers {
         self.other_version.replace(version).is_none()
     }
 
+    /// Sessions that are not ending.
     pub(super) fn len(&self) -> usize {
-        self.heard.len()
+        self.open().count()
+    }
+
+    /// Whether all are ending.
+    pub(super) fn is_ending(&self) -> bool {
+        !self.heard.is_empty() && self.open().next().is_none()
     }
 
     /// The next time to look at what is on offer.
@@ -73,6 +82,9 @@ impl Offers {
 impl Session {
     pub(super) fn on_announce(&mut self, now: Instant, offer: Offer) {
         self.offers.make_room_for(offer.session);
+        if offer.announce.state == SenderState::Closing {
+            self.offers.ending = Some(offer.clone());
+        }
         let own = self.offer.as_ref().is_some_and(|own| own.session == offer.session);
         if own {
             if let Some(own) = &mut self.offer {
@@ -144,10 +156,15 @@ impl Session {
             return;
         }
         let others: Vec<Offer> = self.offers.open().cloned().collect();
-        self.finish(Outcome::Failed(match self.offers.other_version {
+        let ending = self.offers.ending.take();
+        self.finish(Outcome::Failed(match (ending, self.offers.other_version) {
+            (Some(offer), _) if self.config.wanted.accepts(&offer.announce) => {
+                Failure::Ending(Box::new(offer))
+            }
             _ if !others.is_empty() => Failure::NotOffered(others),
-            Some(version) => Failure::OtherVersion(version),
-            None => Failure::NoSender,
+            (Some(offer), _) => Failure::NotOffered(vec![offer]),
+            (None, Some(version)) => Failure::OtherVersion(version),
+            (None, None) => Failure::NoSender,
         }));
     }
 

@@ -365,6 +365,35 @@ fn without_a_sender_it_gives_up_in_time_and_says_if_another_version_was_heard() 
 }
 
 #[test]
+fn a_session_that_is_ending_is_told_from_silence_and_from_other_images() {
+    let ending = |table: &mut Table, image| {
+        let announce = Announce { state: SenderState::Closing, ..Table::announce("disk", image) };
+        table.hear_in(SESSION, Via::Rendezvous, &Message::Announce(announce));
+    };
+    let wants = |config: &mut SessionConfig| config.wanted = Wanted::Image(ImageId([1; 32]));
+    for (image, is_wanted) in [(1, true), (2, false)] {
+        let mut table = Table::new(wants);
+        ending(&mut table, image);
+        let status = table.session.status(table.now);
+        assert_eq!((status.offers, status.is_ending), (0, true));
+        // It is silent long before this receiver has waited long enough.
+        table.run(Duration::from_secs(30));
+        assert!(!table.session.status(table.now).is_ending);
+        table.run(Duration::from_secs(31));
+        match table.failure() {
+            Failure::Ending(offer) => assert!(is_wanted && offer.session == SESSION),
+            Failure::NotOffered(offers) => assert!(!is_wanted && offers.len() == 1),
+            other => panic!("{other:?}"),
+        }
+    }
+    let mut table = Table::new(wants);
+    ending(&mut table, 1);
+    table.offer(SessionId(2), "disk", 1);
+    table.run(Duration::from_millis(500));
+    assert!(matches!(&table.events[..], [Event::Chosen(offer)] if offer.session == SessionId(2)));
+}
+
+#[test]
 fn datagrams_that_do_not_fit_are_found_out_before_and_after_joining() {
     let mut table = Table::new(|config| config.datagram_octets_max = 1000);
     table.offer(SESSION, "disk", 1);

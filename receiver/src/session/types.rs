@@ -193,6 +193,8 @@ pub enum Outcome {
 pub enum Failure {
     /// No sender was heard in time.
     NoSender,
+    /// The only session with the image let nobody in any more.
+    Ending(Box<Offer>),
     /// Only senders of another version were heard.
     OtherVersion(u8),
     /// Several images are on offer, and none was named.
@@ -251,8 +253,10 @@ pub struct Status {
     pub no_multicast: bool,
     /// For how long nothing has been heard of the sender.
     pub silence: Duration,
-    /// Images on offer.
+    /// Sessions on offer that are not ending.
     pub offers: usize,
+    /// Whether there is none but such that are ending.
+    pub is_ending: bool,
 }
 
 /// Symbols of the image.

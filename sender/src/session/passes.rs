@@ -6,7 +6,10 @@
 
 use std::time::{Duration, Instant};
 
-use imgcast_common::wire::{End, Message};
+use imgcast_common::{
+    units::Counted,
+    wire::{End, Message},
+};
 
 use super::{Outcome, Session};
 
@@ -96,7 +99,7 @@ impl Session {
     pub(super) fn end_when_sent(&mut self, now: Instant) {
         let Some(passes) = &self.passes else { return };
         if passes.ends_at.is_some_and(|at| now >= at) {
-            let text = format!("all was sent, {} times", passes.plan.passes);
+            let text = format!("all was sent, in {}", Counted::passes(passes.plan.passes));
             let farewell = Message::End(End { complete: true, text });
             // Whoever misses it waits in vain: it is repeated for as long as in any session.
             self.say_farewell(now, farewell, Outcome::Ended { expected: 0, done: 0 }, false);

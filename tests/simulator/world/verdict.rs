@@ -166,7 +166,10 @@ impl World {
             }
             Failure::Index => self.config.senders.iter().any(|it| it.hostile_index),
             Failure::SeveralImages(_) => self.config.images.len() > 1 && config.wants.is_none(),
-            Failure::NoSender | Failure::NotOffered(_) | Failure::SenderGone(_) => !served,
+            Failure::NoSender
+            | Failure::Ending(_)
+            | Failure::NotOffered(_)
+            | Failure::SenderGone(_) => !served,
             Failure::Lacking(_) => self.config.senders.iter().any(|it| it.one_way.is_some()),
             Failure::Refused(_) => !served && !self.senders.iter().any(|it| it.is_up()),
             _ => false,
