@@ -21,6 +21,7 @@ mod closing;
 mod floor;
 mod gathering;
 mod governor;
+mod lacked;
 mod needs;
 mod pacer;
 mod passes;

@@ -184,7 +184,7 @@ impl Session {
             return;
         }
         let Some(member) = self.roster.member_mut(need.receiver) else { return };
-        member.repaired_symbols += u64::from(symbols);
+        member.repaired_symbols += u64::from(member.lacked.note(block, symbols));
         let counts = with_others && !need.flags.no_multicast && !need.flags.by_unicast;
         if block.stream == Stream::Image && counts {
             let joined_at = member.joined_at;

@@ -19,7 +19,7 @@ use imgcast_common::{
     wire::{Done, Join, Need},
 };
 
-use super::Slow;
+use super::{Slow, lacked::Lacked};
 
 /// All receivers that ever joined this session.
 #[derive(Debug, Default)]
@@ -59,7 +59,8 @@ pub struct Member {
     pub socket_loss: f64,
     /// Blocks that it has memory for.
     pub memory_blocks: u32,
-    /// Symbols that it asked for beyond what it was sent at first.
+    /// Symbols that it asked for beyond what it was sent at first; each counts once, however often
+    /// it asked.
     pub repaired_symbols: u64,
     /// Its last words.
     pub done: Option<Done>,
@@ -67,6 +68,7 @@ pub struct Member {
     pub detached: bool,
     /// Why it was detached last, or dropped.
     pub slow: Option<Slow>,
+    pub(super) lacked: Lacked,
     pub(super) confirmed: bool,
     pub(super) need_counter: u64,
     pub(super) polls_unanswered: u32,
@@ -163,6 +165,9 @@ impl Roster {
         let Some(member) = self.members.get_mut(&id) else { return };
         let (was, is) = (member.state == MemberState::Active, state == MemberState::Active);
         member.state = state;
+        if !is && state != MemberState::Lost {
+            member.lacked = Lacked::default();
+        }
         self.active = self.active + u32::from(is) - u32::from(was);
         if !is && !member.confirmed {
             member.confirmed = true;
@@ -258,6 +263,7 @@ impl Member {
             socket_loss: 0.0,
             memory_blocks: join.memory_blocks,
             repaired_symbols: 0,
+            lacked: Lacked::default(),
             done: None,
             detached: false,
             slow: None,

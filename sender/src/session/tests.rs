@@ -1,6 +1,7 @@
 //! Conversations with a session.
 
 use std::{
+    collections::BTreeMap,
     net::SocketAddr,
     time::{Duration, Instant},
 };
@@ -27,6 +28,8 @@ struct Table {
     bursts: Vec<Burst>,
     events: Vec<Event>,
     counter: u64,
+    /// NEEDs that were taken.
+    needs_taken: BTreeMap<ReceiverId, u64>,
 }
 
 #[derive(Clone, Copy)]
@@ -50,7 +53,8 @@ impl Table {
         let now = Instant::now();
         let session = Session::new(config, 1, now);
         let (sent, bursts, events) = (Vec::new(), Vec::new(), Vec::new());
-        Self { session, now, sent, bursts, events, counter: 0 }
+        let needs_taken = BTreeMap::new();
+        Self { session, now, sent, bursts, events, counter: 0, needs_taken }
     }
 
     fn drain(&mut self) {
@@ -80,7 +84,16 @@ impl Table {
         self.counter += 1;
         let header = Header { session: SESSION, stream, counter: self.counter };
         self.session.handle_message(self.now, from, &header, message, octets);
+        if let Message::Need(need) = message {
+            let member = self.session.member(need.receiver);
+            let taken = member.is_some_and(|member| member.need_counter == self.counter);
+            *self.needs_taken.entry(need.receiver).or_default() += u64::from(taken);
+        }
         self.drain();
+    }
+
+    fn taken(&self, node: Node) -> u64 {
+        self.needs_taken.get(&node.id).copied().unwrap_or(0)
     }
 
     fn hear(&mut self, from: SocketAddr, message: &Message<'_>) {
@@ -457,18 +470,32 @@ fn one_receiver_s_needs_are_taken_ten_at_once_and_twenty_a_second() {
     let mut table = Table::new(|_| {});
     let node = table.join(1);
     table.run(LONG);
-    let before = table.session.member(node.id).unwrap().repaired_symbols;
     for _ in 0..100 {
         table.hear(node.address, &need(node.id, 0, &[BlockRange::one(7, 1)]));
     }
-    let taken = table.session.member(node.id).unwrap().repaired_symbols - before;
-    assert_eq!(taken, 10);
+    assert_eq!(table.taken(node), 10);
     for _ in 0..100 {
         table.now += Duration::from_millis(10);
         table.hear(node.address, &need(node.id, 0, &[BlockRange::one(7, 1)]));
     }
-    let taken = table.session.member(node.id).unwrap().repaired_symbols - before;
+    let taken = table.taken(node);
     assert!((29..=31).contains(&taken), "{taken}");
+}
+
+#[test]
+fn what_a_receiver_asks_for_again_counts_once_as_repaired() {
+    let mut table = Table::new(|_| {});
+    let node = table.join(1);
+    table.run(LONG);
+    let repaired = |table: &Table| table.session.member(node.id).unwrap().repaired_symbols;
+    for _ in 0..3 {
+        table.need(node, &[BlockRange::one(7, 3), BlockRange::one(9, 2)]);
+    }
+    assert_eq!(repaired(&table), 5);
+    table.need(node, &[BlockRange::one(7, 1)]);
+    assert_eq!(repaired(&table), 5, "some of its repairs were lost");
+    table.need(node, &[BlockRange::one(7, 4), BlockRange::one(8, WHOLE)]);
+    assert_eq!((repaired(&table), table.taken(node)), (6, 5));
 }
 
 #[test]

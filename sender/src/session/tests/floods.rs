@@ -7,14 +7,10 @@ use super::*;
 const EVERY: Duration = Duration::from_micros(10);
 const SECOND: u32 = 100_000;
 
-fn taken(table: &Table, node: Node) -> u64 {
-    table.session.member(node.id).unwrap().repaired_symbols
-}
-
 /// Lets `flood` happen a hundred thousand times in a second, and an honest receiver ask for one
 /// symbol ten times; returns how many of its needs were taken.
 fn needs_taken_amid(table: &mut Table, node: Node, flood: impl Fn(&mut Table, u32)) -> u64 {
-    let before = taken(table, node);
+    let before = table.taken(node);
     for number in 0..SECOND {
         flood(table, number);
         if number % (SECOND / 10) == 0 {
@@ -22,7 +18,7 @@ fn needs_taken_amid(table: &mut Table, node: Node, flood: impl Fn(&mut Table, u3
         }
         table.now += EVERY;
     }
-    taken(table, node) - before
+    table.taken(node) - before
 }
 
 #[test]
@@ -69,7 +65,7 @@ fn a_member_that_says_too_much_takes_nothing_from_the_others() {
         }
     });
     assert_eq!(heard, 10);
-    let of_loud = taken(&table, loud);
+    let of_loud = table.taken(loud);
     assert!((29..=31).contains(&of_loud), "{of_loud}: ten at once, and twenty in a second");
     let acks = table.sent[before..].iter();
     let acks = acks.filter(|(to, _)| *to == Destination::Unicast(done.address)).count();
@@ -94,7 +90,7 @@ fn members_are_heard_5000_times_a_second_in_all() {
             table.hear(node.address, &need(node.id, 0, &[BlockRange::one(7, 1)]));
         }
     }
-    let heard: u64 = nodes.iter().map(|node| taken(&table, *node)).sum();
+    let heard: u64 = nodes.iter().map(|node| table.taken(*node)).sum();
     assert_eq!(heard, 5_000, "of ten thousand");
 }
 
