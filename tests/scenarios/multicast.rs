@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use imgcast_tests::{Ending, ImageConfig, Loss, Window, World, WorldConfig};
+use imgcast_tests::{Ending, ImageConfig, Loss, RackConfig, Report, Window, World, WorldConfig};
 
-use crate::all_done;
+use crate::{all_done, crowd::crowd, run};
 
 fn deaf(seed: u64, from: Duration, number_of_deaf: usize) -> WorldConfig {
     WorldConfig::small(seed, 6).each_receiver(|number, receiver| {
@@ -77,3 +77,63 @@ fn unicast_may_lose_too() {
         })
     });
 }
+
+#[test]
+fn sixteen_without_multicast_among_two_hundred_do_not_hurt_the_others() {
+    for loss_ppm in [0, 10_000] {
+        let without = run(crowd(1, 184, BLOCKS, loss_ppm));
+        let with = run(cut_off(crowd(1, 200, BLOCKS, loss_ppm), |number| number < 16));
+        hurts_nobody(&format!("16 of 200, {loss_ppm} ppm"), &with, &without, |it| it >= 16);
+    }
+}
+
+#[test]
+fn multicast_that_reaches_three_racks_of_four_serves_them_as_if_all_were_reached() {
+    for loss_ppm in [0, 10_000] {
+        let racks = |receivers| {
+            let rack = RackConfig { receivers: RACK, loss: Loss::Bernoulli(loss_ppm) };
+            WorldConfig { racks: Some(rack), ..crowd(1, receivers, BLOCKS, 0) }
+        };
+        let is_reached = |number| !(RACK..2 * RACK).contains(&number);
+        let without = run(racks(3 * RACK));
+        let with = run(cut_off(racks(4 * RACK), |number| !is_reached(number)));
+        hurts_nobody(&format!("a rack of 4, {loss_ppm} ppm"), &with, &without, is_reached);
+    }
+}
+
+/// The same, with some that hear no multicast.
+fn cut_off(config: WorldConfig, is_deaf: impl Fn(usize) -> bool) -> WorldConfig {
+    config.each_receiver(|number, receiver| {
+        if is_deaf(number) {
+            receiver.asks = true;
+            receiver.down.multicast_cuts = vec![Window::always()];
+        }
+    })
+}
+
+/// All get the image, and those who hear multicast as soon as without the others; the group costs
+/// no more symbols, and unicast little while the group is served.
+fn hurts_nobody(name: &str, with: &Report, without: &Report, hears: impl Fn(usize) -> bool) {
+    with.assert_all_done();
+    without.assert_all_done();
+    let took = |report: &Report, hears: &dyn Fn(usize) -> bool| {
+        let at = report.receivers.iter().filter(|it| hears(it.config)).map(|it| it.at);
+        (at.max().unwrap_or_default() - report.started_at).as_secs_f64()
+    };
+    let delay = took(with, &hears) / took(without, &|_| true);
+    let bytes = with.group_symbols as f64 / without.group_symbols as f64;
+    println!(
+        "{name}: the others take {delay:.3} of their time, the group {bytes:.3} of its symbols, \
+         unicast meanwhile {} ppm; all done after {:.2} s",
+        with.unicast_beside_ppm,
+        took(with, &|_| true),
+    );
+    assert!(delay <= 1.0 / 0.92, "{name}: {delay}");
+    assert!(bytes <= 1.02, "{name}: {bytes}");
+    assert!(with.unicast_beside_ppm <= 80_000, "{name}: {} ppm", with.unicast_beside_ppm);
+}
+
+/// Two seconds at 1 Gbit/s.
+const BLOCKS: u64 = 224;
+/// Receivers in one.
+const RACK: usize = 48;

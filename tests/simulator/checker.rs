@@ -28,8 +28,10 @@ pub(crate) struct Checker {
     pub(crate) asked: Vec<Asked>,
     /// GRTTs that senders announced, and since when.
     pub(crate) grtts: Vec<(Duration, Duration)>,
-    /// When a source symbol of the image went to the group last.
+    /// When a source symbol of the image went to the group last …
     pub(crate) last_source_at: Duration,
+    /// … and what the world had cost by then.
+    pub(crate) at_last_source: Counts,
 }
 
 /// What a world cost.
@@ -43,6 +45,13 @@ pub(crate) struct Counts {
     pub(crate) reports: u64,
     pub(crate) syncs: u64,
     pub(crate) from_receivers: u64,
+}
+
+impl Counts {
+    /// Of all symbols those that went by unicast, in parts of a million.
+    pub(crate) fn unicast_ppm(&self) -> u64 {
+        self.unicast_symbols * 1_000_000 / (self.unicast_symbols + self.group_symbols).max(1)
+    }
 }
 
 /// The newest of one session.
@@ -139,6 +148,7 @@ impl Checker {
             self.counts.index_symbols += symbols;
         } else if burst.is_of_sources() {
             self.last_source_at = at;
+            self.at_last_source = self.counts;
         }
         let seen = self.sessions.entry(session).or_default();
         let began_at = *seen.symbols_at.get_or_insert(at);

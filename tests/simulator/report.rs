@@ -26,6 +26,9 @@ pub struct Report {
     pub group_symbols: u64,
     /// Symbols that were sent by unicast, those of the index among them.
     pub unicast_symbols: u64,
+    /// Of the symbols that were sent until the last source symbol had gone to the group those by
+    /// unicast, in parts of a million.
+    pub unicast_beside_ppm: u64,
     /// Octets of the symbols of the image that were sent to the group, over those of the image,
     /// in parts of a million.
     pub overhead_ppm: u64,

@@ -277,6 +277,7 @@ impl World {
             started_at: self.senders.iter().find_map(|it| it.started_at).unwrap_or_default(),
             group_symbols: counts.group_symbols - counts.index_symbols,
             unicast_symbols: counts.unicast_symbols,
+            unicast_beside_ppm: self.around.checker.at_last_source.unicast_ppm(),
             overhead_ppm: octets * 1_000_000 / layout.bytes(),
             needs: counts.needs,
             asked: self.around.checker.asked,
