@@ -81,12 +81,14 @@ fn a_seed_gives_the_same_run_every_time() {
 #[test]
 fn the_worlds_are_large_and_troubled_enough() {
     let mut shares: BTreeMap<Fault, u64> = Fault::ALL.map(|fault| (fault, 0)).into();
-    let (mut receivers, mut blocks, mut lossy) = (Vec::new(), Vec::new(), 0);
+    let (mut receivers, mut blocks) = (Vec::new(), Vec::new());
+    let (mut lossy, mut heavily) = (0, 0);
     for seed in 0..WORLDS {
         let config = random::config(seed);
         receivers.push(config.receivers.len());
         blocks.push(config.images[0].bytes >> config.images[0].block_log2);
-        lossy += u64::from(loses_a_hundredth(&config));
+        lossy += u64::from(loses(&config, 10_000));
+        heavily += u64::from(loses(&config, 300_000));
         for fault in random::faults(seed) {
             *shares.entry(fault).or_default() += 1;
         }
@@ -94,19 +96,20 @@ fn the_worlds_are_large_and_troubled_enough() {
     receivers.sort_unstable();
     blocks.sort_unstable();
     let middle = receivers.len() / 2;
-    println!("receivers {}, blocks {}, lossy {lossy}", receivers[middle], blocks[middle]);
+    println!("receivers {}, blocks {}", receivers[middle], blocks[middle]);
+    println!("lossy {lossy}, heavily {heavily}");
     shares.iter().for_each(|(fault, count)| println!("{fault:?}: {count}"));
     assert!(receivers[middle] >= 8 && blocks[middle] >= 12);
-    assert!(lossy >= WORLDS / 2);
+    assert!(lossy >= WORLDS / 2 && heavily >= WORLDS / 7);
     for (fault, count) in shares {
         assert!(count >= WORLDS / 20, "{fault:?} befalls only {count} of {WORLDS} worlds");
     }
 }
 
-/// Whether some receiver loses 1 % or more of what it is sent.
-fn loses_a_hundredth(config: &WorldConfig) -> bool {
-    let lossy = |receiver: &imgcast_tests::ReceiverConfig| receiver.down.loss.mean_ppm() >= 10_000;
-    config.shared_loss.mean_ppm() >= 10_000 || config.receivers.iter().any(lossy)
+/// Whether some receiver loses so many parts of a million, or more, of what it is sent.
+fn loses(config: &WorldConfig, ppm: u32) -> bool {
+    let lossy = |receiver: &imgcast_tests::ReceiverConfig| receiver.down.loss.mean_ppm() >= ppm;
+    config.shared_loss.mean_ppm() >= ppm || config.receivers.iter().any(lossy)
 }
 
 fn replay_line(seed: u64) -> String {

@@ -1,5 +1,7 @@
 //! Whole worlds drawn from a seed.
 
+mod draws;
+
 use std::{collections::BTreeSet, time::Duration};
 
 use imgcast_common::prng::{Prng, mix};
@@ -9,6 +11,7 @@ use crate::config::{
     Fidelity, ImageConfig, IntakeConfig, LinkConfig, Loss, ReceiverConfig, Restart, SenderConfig,
     When, Window, WorldConfig,
 };
+use draws::{between, millis, some_receiver, some_time, steady_loss};
 
 /// The world of a seed.
 #[must_use]
@@ -160,7 +163,7 @@ impl Fault {
     }
 
     fn lose(self, config: &mut WorldConfig, prng: &mut Prng) {
-        let independent = Loss::Bernoulli(between(prng, 10_000, 100_000));
+        let independent = steady_loss(prng);
         let bursts = Loss::Bursts {
             enter_ppm: between(prng, 5_000, 20_000),
             leave_ppm: between(prng, 50_000, 200_000),
@@ -171,7 +174,8 @@ impl Fault {
                 config.shared_loss = if prng.chance(500_000) { independent } else { bursts };
             }
             Self::OneLosesMuch => {
-                some_receiver(config, prng).down.loss = Loss::Bernoulli(300_000);
+                let loss = between(prng, 300_000, 500_000);
+                some_receiver(config, prng).down.loss = Loss::Bernoulli(loss);
             }
             _ => {
                 let loss = if self == Self::BurstyLoss { bursts } else { independent };
@@ -369,30 +373,6 @@ fn quiet(seed: u64, prng: &mut Prng) -> WorldConfig {
         planted: None,
         trace: false,
     }
-}
-
-fn some_receiver<'a>(config: &'a mut WorldConfig, prng: &mut Prng) -> &'a mut ReceiverConfig {
-    let number = usize::try_from(prng.below(config.receivers.len() as u64)).unwrap_or(0);
-    &mut config.receivers[number]
-}
-
-/// Mostly while symbols flow.
-fn some_time(prng: &mut Prng) -> When {
-    if prng.chance(600_000) {
-        When::Progress(between(prng, 0, 1_000_000))
-    } else {
-        When::At(millis(prng, 0, 3_000))
-    }
-}
-
-fn millis(prng: &mut Prng, from: u32, to: u32) -> Duration {
-    let micros = u64::from(from) * 1_000 + prng.below(u64::from(to - from) * 1_000 + 1);
-    Duration::from_micros(micros)
-}
-
-/// A number from `from` to `to`, both included.
-fn between(prng: &mut Prng, from: u32, to: u32) -> u32 {
-    from + u32::try_from(prng.below(u64::from(to - from) + 1)).unwrap_or(0)
 }
 
 /// Less does not even carry what a dozen receivers without multicast are told.

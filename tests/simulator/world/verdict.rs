@@ -124,7 +124,9 @@ impl World {
         let passes = |it: &SenderConfig| it.one_way.map_or(1, |one_way| u64::from(one_way.passes));
         let passes = self.config.senders.iter().map(passes).max().unwrap_or(1);
         let factor = if slow { 2 * GROUP_SYMBOLS_FACTOR } else { GROUP_SYMBOLS_FACTOR };
-        let allowed = sources * joins_apart * factor * passes + GROUP_SYMBOLS_MORE + in_vain;
+        let wanted = sources * joins_apart * factor * passes;
+        let sent = wanted * 1_000_000 / self.config.least_arriving_ppm().max(1);
+        let allowed = sent + GROUP_SYMBOLS_MORE + in_vain;
         if group > allowed {
             let text = format!("{group} symbols to the group, at most {allowed} were expected");
             self.around.checker.thrift(self.around.now, text);
@@ -206,6 +208,15 @@ impl WorldConfig {
         ends.filter(|until| *until < Duration::MAX).max().unwrap_or_default()
     }
 
+    /// The share of multicast that reaches the receiver that loses most, in parts of a million.
+    fn least_arriving_ppm(&self) -> u64 {
+        let arriving = |loss: &Loss| 1_000_000 - u64::from(loss.mean_ppm());
+        let racks = self.racks.map_or(1_000_000, |racks| arriving(&racks.loss));
+        let least = self.receivers.iter().map(|it| arriving(&it.down.loss)).min();
+        let least = least.unwrap_or(1_000_000) * racks / 1_000_000;
+        least * arriving(&self.shared_loss) / 1_000_000
+    }
+
     /// Whether some receiver is heard for a while without hearing anything.
     fn has_one_way_cut(&self) -> bool {
         self.receivers.iter().any(|it| it.up.cuts.is_empty() && !it.down.cuts.is_empty())
@@ -240,7 +251,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const LOST_AFTER: Duration = Duration::from_secs(95);
 /// Receivers that hear nothing ask seldom after 2 s.
 const UNHEARD_MAX: Duration = Duration::from_millis(2_500);
-/// Three times the image for everybody who begins apart from the others.
+/// Three times the image for everybody who begins apart from the others, as it arrives.
 const GROUP_SYMBOLS_FACTOR: u64 = 3;
 /// Tiny images cost a few turns more.
 const GROUP_SYMBOLS_MORE: u64 = 400;
