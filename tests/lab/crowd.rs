@@ -32,16 +32,16 @@ fn receivers_that_start_one_after_another_get_little_twice() {
     let name = "receivers_that_start_one_after_another_get_little_twice";
     let Some(_guard) = begin(name, &[Need::Lab]) else { return };
     let (scratch, lab) = (Scratch::in_memory(), Lab::new(8).unwrap());
-    lab.limit_rate(100).unwrap();
+    lab.limit_rate(30).unwrap();
     (0..8).for_each(|receiver| lab.lose(receiver, 5).unwrap());
     let image = scratch.random_image(96);
-    let transfer = Transfer { lab: &lab, scratch: &scratch, image: &image, max_bitrate: "70M" };
+    let transfer = Transfer { lab: &lab, scratch: &scratch, image: &image, max_bitrate: "20M" };
     let mut sender = transfer.start_sender(1);
-    // The image takes twelve seconds, and the last one comes after half of it.
+    // The image takes forty seconds, and the last one comes after three quarters of it.
     let mut receivers: Vec<Process> = Vec::new();
     for receiver in 0..8 {
         if receiver > 0 {
-            sleep(Duration::from_secs(6) / 7);
+            sleep(Duration::from_secs(30) / 7);
         }
         let options = ["--log-filter", "imgcast_receiver::driver=debug"];
         let copy = transfer.copy(receiver);
@@ -51,6 +51,7 @@ fn receivers_that_start_one_after_another_get_little_twice() {
     sender.succeed(SENDER_DEADLINE);
     let beyond: Vec<f64> = receivers.iter().map(percent_beyond_need).collect();
     println!("received beyond need, in %, by time of joining: {beyond:.1?}");
+    // Its symbols leave in bursts that a host may miss: the simulator has five percent for each.
     let mean = beyond.iter().sum::<f64>() / beyond.len() as f64;
     assert!(mean <= 5.0 && beyond.iter().all(|percent| *percent <= 10.0), "{beyond:.1?} %");
 }

@@ -13,8 +13,8 @@ use crate::needs::{Need, begin};
 use crate::transfer::{TRANSFER_DEADLINE, Transfer};
 
 #[test]
-fn a_disk_seven_times_slower_than_the_network_delays_no_other_receiver() {
-    let name = "a_disk_seven_times_slower_than_the_network_delays_no_other_receiver";
+fn a_disk_ten_times_slower_than_the_network_delays_no_other_receiver() {
+    let name = "a_disk_ten_times_slower_than_the_network_delays_no_other_receiver";
     let needs = [Need::Lab, Need::Mounts, Need::Throttle];
     let Some(_guard) = begin(name, &needs) else { return };
     let (scratch, lab) = (Scratch::in_memory(), Lab::new(8).unwrap());
@@ -42,7 +42,8 @@ fn a_disk_seven_times_slower_than_the_network_delays_no_other_receiver() {
         "beside a slow disk {beside:.2?}, without it {undisturbed:.2?}; the slow one {took:.2?}, \
          its disk alone {disk:.2?}"
     );
-    assert!(beside <= undisturbed.mul_f64(1.1), "{beside:?}, without it {undisturbed:?}");
+    let most = undisturbed.mul_f64(1.05) + BUSY;
+    assert!(beside <= most, "{beside:?}, without it {undisturbed:?}");
     assert!(took <= disk.mul_f64(1.5), "{took:?}, its disk alone {disk:?}");
 }
 
@@ -61,5 +62,8 @@ fn a_receiver_with_memory_for_eight_blocks_gets_the_image() {
     assert!(tight <= roomy * 3, "{tight:?}, with more memory {roomy:?}");
 }
 
-/// Of what a sixth of the wire brings.
-const DISK_BYTES_PER_SECOND: u64 = 1_000_000;
+/// What a busy machine may cost a transfer that takes two seconds: to be waited for would cost
+/// twenty. The simulator has the five percent alone.
+const BUSY: Duration = Duration::from_millis(500);
+/// A tenth of what the network brings.
+const DISK_BYTES_PER_SECOND: u64 = 700_000;
