@@ -95,7 +95,7 @@ impl Order {
             }
             return Ok(lost);
         }
-        beginning.truncate(BEGINNING_OCTETS);
+        beginning.truncate(self.beginning_octets);
         let begun = self.write_beginning(books, medium, &beginning, given_up);
         if !matches!(begun, Ok(None)) || given_up.load(Ordering::Relaxed) {
             // It may be on the disk all the same, which must not look whole.
@@ -146,7 +146,7 @@ impl Order {
             }
             End::Held(bytes) => bytes,
         };
-        let kept = if number == 0 { bytes.len().min(BEGINNING_OCTETS) } else { 0 };
+        let kept = if number == 0 { bytes.len().min(self.beginning_octets) } else { 0 };
         let offset = range.start + kept as u64;
         books.window.blocks.push(number);
         if bytes.len() > kept {
@@ -197,4 +197,4 @@ impl Order {
 
 /// Without it a disk has no partition table: the header of a GPT is in the second sector, and a
 /// sector has up to 4096 octets.
-const BEGINNING_OCTETS: usize = 8192;
+pub(super) const BEGINNING_OCTETS: usize = 8192;

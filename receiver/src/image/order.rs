@@ -28,6 +28,7 @@ use nix::errno::Errno;
 
 use super::books::Books;
 use super::direct::Bounce;
+use super::finish::BEGINNING_OCTETS;
 use super::flusher::{Flusher, Window};
 use super::journal::Journal;
 use super::medium::Medium;
@@ -43,6 +44,8 @@ pub(super) struct Order {
     pub(super) read_back: Option<Arc<Index>>,
     /// A flush is begun whenever so much is written.
     pub(super) window_bytes: u64,
+    /// What of the first block is written last.
+    pub(super) beginning_octets: usize,
     pub(super) books: Mutex<Books>,
     rate: Mutex<TargetRate>,
     drain_kilobytes_per_second: AtomicU32,
@@ -74,6 +77,7 @@ impl Order {
             is_device,
             read_back: keeping.read_back,
             window_bytes: WINDOW_BYTES,
+            beginning_octets: BEGINNING_OCTETS,
             books: Mutex::new(Books::new(layout.blocks(), is_device, keeping.journal)),
             rate: Mutex::default(),
             drain_kilobytes_per_second: AtomicU32::new(0),
@@ -234,12 +238,6 @@ impl Order {
             journal.remove();
         }
         Ok(Written::Flushed { written_bytes })
-    }
-
-    /// Whether a block is kept for the end, and nothing of it that is on the medium counts.
-    #[cfg(test)]
-    pub(super) fn is_held_back(&self, number: u32) -> bool {
-        self.is_device && lock(&self.books).ends.has(number)
     }
 
     /// Has nothing on a device that looks like a disk, before anything else changes there.
