@@ -221,3 +221,6 @@ impl Drop for Scan {
 
 /// Blocks that were found and wait for the disk: they come on top of the memory for blocks.
 pub(super) const FOUND_MAX: usize = 4;
+
+#[cfg(test)]
+mod tests;
