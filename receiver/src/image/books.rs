@@ -27,6 +27,8 @@ pub(super) struct Books {
     /// ends have been zeroed.
     is_shielded: bool,
     pub(super) stored: BitSet,
+    /// Stored, and not reported as that yet: what is lost before is not to be.
+    pub(super) untold: BitSet,
     /// Reported as lost, and not stored again.
     pub(super) lost: BTreeSet<u32>,
     pub(super) losses: Losses,
@@ -49,6 +51,7 @@ impl Books {
             ends: Ends::new(blocks),
             is_shielded: !is_device,
             stored: BitSet::new(blocks),
+            untold: BitSet::new(blocks),
             lost: BTreeSet::new(),
             losses: Losses::default(),
             window: Window::default(),
@@ -68,6 +71,7 @@ impl Books {
 
     pub(super) fn store(&mut self, number: u32) {
         self.stored.insert(number);
+        self.untold.insert(number);
         self.lost.remove(&number);
         self.proved.remove(number);
     }
@@ -176,6 +180,7 @@ impl Books {
         let error = self.losses.note(&blocks, error)?;
         for number in &blocks {
             self.stored.remove(*number);
+            self.untold.remove(*number);
             self.proved.remove(*number);
             self.lost.insert(*number);
         }

@@ -21,6 +21,14 @@ pub(super) trait Medium: fmt::Debug + Send + Sync {
     fn check_sectors(&self, _of_image: Option<SectorSize>) -> Result<(), Error> {
         Ok(())
     }
+    /// Makes room for an image of so many octets.
+    fn make_room(&self, image_bytes: u64) -> Result<(), Error>;
+    /// How many writes at a time it is worth to have.
+    fn writes_at_a_time(&self) -> usize {
+        1
+    }
+    /// What [`flush`](Self::flush) does, for a thread of its own.
+    fn flusher(&self) -> io::Result<Flush>;
     /// Writes at an offset; `bounce` is memory of the thread that does it.
     fn write(&self, bytes: &[u8], offset: u64, bounce: &mut Bounce) -> Result<(), Error>;
     /// Makes a range read as zeroes.
@@ -32,3 +40,6 @@ pub(super) trait Medium: fmt::Debug + Send + Sync {
     /// Gives a file its name; of a device the kernel is to know the new partitions.
     fn commit(self: Box<Self>) -> Result<(), Error>;
 }
+
+/// Has everything written so far on disk.
+pub(super) type Flush = Box<dyn FnMut() -> io::Result<()> + Send>;

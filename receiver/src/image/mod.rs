@@ -39,6 +39,8 @@ mod workbench;
 mod writer;
 
 #[cfg(test)]
+mod flaky;
+#[cfg(test)]
 mod machine;
 #[cfg(test)]
 mod power_cuts;

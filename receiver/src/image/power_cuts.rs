@@ -26,7 +26,7 @@ use super::direct::Bounce;
 use super::finish::Finish;
 use super::flusher::Flusher;
 use super::journal::Journal;
-use super::medium::Medium;
+use super::medium::{Flush, Medium};
 use super::order::{Keeping, Order, Output};
 use super::search::{Found, Hunt, Search};
 use super::testing::Scratch;
@@ -158,6 +158,15 @@ impl Medium for Disk {
 
     fn is_device(&self) -> bool {
         self.is_device
+    }
+
+    fn make_room(&self, _image_bytes: u64) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn flusher(&self) -> io::Result<Flush> {
+        let disk = self.clone();
+        Ok(Box::new(move || disk.flush()))
     }
 
     fn write(&self, bytes: &[u8], offset: u64, _: &mut Bounce) -> Result<(), Error> {
@@ -327,13 +336,13 @@ impl<'a> Run<'a> {
         order.beginning_octets = world.beginning;
         let order = Arc::new(order);
         let (report, lost) = channel();
-        let (noting, flushing) = (Arc::clone(&order), disk.clone());
+        let noting = Arc::clone(&order);
         let note = move |window, result, took| {
             if let Some(noted) = noting.note_flush(Path::new("disk"), window, result, took) {
                 report.send(noted).unwrap();
             }
         };
-        let flusher = Flusher::start(move || flushing.flush(), note).unwrap();
+        let flusher = Flusher::start(disk.flusher().unwrap(), note).unwrap();
         let output = Output { flusher, medium: Box::new(disk.clone()) };
         let missing = (0..world.layout.blocks()).collect();
         (Self { world, disk, order, output, lost, missing, counts }, claims)
@@ -380,7 +389,9 @@ impl<'a> Run<'a> {
         let has_journal = claims.is_some();
         let seen = self.disk.copy();
         let search = Search::new((Some(&seen), None), claims, &layout, index.zero());
-        let Some(search) = search else { return self.order.end_search(&self.output).map_err(|_| ()) };
+        let Some(search) = search else {
+            return self.order.end_search(&self.output).map_err(|_| ());
+        };
         let (tell, told) = channel();
         let deliver = move |number, found| drop(tell.send((number, found)));
         let mut hunt =

@@ -35,6 +35,8 @@ use crate::{error::Error, memory::Memory};
 pub struct Store {
     /// Until the index is there and something may be written.
     target: Option<Target>,
+    /// How it is written to.
+    as_medium: fn(Target) -> Box<dyn Medium>,
     /// What is looked for on the target.
     hunt: Hunt,
     writer: Option<Writer>,
@@ -111,6 +113,7 @@ impl Store {
         let threads = memory.threads(1 << BLOCK_LOG2_DEFAULT, 0);
         Ok(Self {
             target: Some(target),
+            as_medium: |target| Box::new(target),
             hunt: Hunt::default(),
             writer: None,
             workbench: Workbench::new(threads, blocks as usize)?,
@@ -235,7 +238,8 @@ impl Store {
         let tasks_max = self.memory.blocks(layout.block_size(), 0) as usize + FOUND_MAX;
         let deliver = Arc::clone(&self.deliver);
         let written = move |written| deliver(Work::Written(written));
-        self.writer = Some(Writer::start(target, layout, keeping, tasks_max, written)?);
+        let medium = (self.as_medium)(target);
+        self.writer = Some(Writer::start(medium, layout, keeping, tasks_max, written)?);
         if let Some(search) = search {
             let (deliver, index) = (Arc::clone(&self.deliver), Arc::clone(index));
             let found = move |number, found| deliver(Work::Searched(number, found));
@@ -369,3 +373,6 @@ const KNOWN_BLOCKS_MIN: u32 = 16;
 /// Made ready before the first symbols: by the time that so much has arrived, blocks are written
 /// and their memory comes back.
 const PREPARED_BYTES: u64 = 32 << 20;
+
+#[cfg(test)]
+mod tests;

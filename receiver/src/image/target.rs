@@ -26,7 +26,7 @@ use super::file::OutputFile;
 use super::holes::Holes;
 use super::journal::Journal;
 use super::keep::{Keep, Kept};
-use super::medium::Medium;
+use super::medium::{Flush, Medium};
 use super::reading::Reading;
 use super::search::Search;
 use super::sysfs::DeviceNumber;
@@ -198,16 +198,6 @@ impl Target {
         }
     }
 
-    /// How many writes at a time it is worth to have.
-    pub(super) const fn writes_at_a_time(&self) -> usize {
-        if self.direct.is_some() { WRITES_PAST_PAGE_CACHE } else { 1 }
-    }
-
-    /// Another handle of what is written to, to flush it by.
-    pub(super) fn flush_handle(&self) -> io::Result<File> {
-        self.kind.file().try_clone()
-    }
-
     fn write_error(&self, offset: u64, source: io::Error) -> Error {
         Error::Write { path: self.path.clone(), offset, source }
     }
@@ -220,6 +210,20 @@ impl Medium for Target {
 
     fn is_device(&self) -> bool {
         matches!(self.kind, Kind::Device(_))
+    }
+
+    fn make_room(&self, image_bytes: u64) -> Result<(), Error> {
+        self.check_size(image_bytes)?;
+        self.set_len(image_bytes)
+    }
+
+    fn writes_at_a_time(&self) -> usize {
+        if self.direct.is_some() { WRITES_PAST_PAGE_CACHE } else { 1 }
+    }
+
+    fn flusher(&self) -> io::Result<Flush> {
+        let file = self.kind.file().try_clone()?;
+        Ok(Box::new(move || file.sync_data()))
     }
 
     fn write(&self, bytes: &[u8], offset: u64, bounce: &mut Bounce) -> Result<(), Error> {

@@ -22,7 +22,6 @@ use super::finish::Finish;
 use super::flusher::{Flusher, Window};
 use super::medium::Medium;
 use super::order::{Keeping, Order, Output};
-use super::target::Target;
 use crate::error::Error;
 
 /// The writing threads, as their employer sees them. Dropped before [`Written::Flushed`] was
@@ -39,31 +38,40 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// Starts the threads, which own `target` from now on and tell `deliver` what they did. Up to
+    /// Starts the threads, which own `medium` from now on and tell `deliver` what they did. Up to
     /// `queue_max` tasks wait; as many as blocks may be in memory, and nobody ever waits for room.
     ///
     /// # Errors
     /// [`Error::Target`], [`Error::Write`] if a file cannot become as long as the image,
     /// [`Error::System`] if there is no thread to be had.
     pub(super) fn start(
-        target: Target,
+        medium: Box<dyn Medium>,
         layout: Layout,
         keeping: Keeping,
         queue_max: usize,
         deliver: impl Fn(Written) + Send + Sync + 'static,
     ) -> Result<Self, Error> {
-        target.check_size(layout.bytes())?;
-        target.set_len(layout.bytes())?;
+        medium.make_room(layout.bytes())?;
+        let order = Order::new(layout, medium.is_device(), keeping);
+        Self::start_in(order, medium, queue_max, deliver)
+    }
+
+    fn start_in(
+        order: Order,
+        medium: Box<dyn Medium>,
+        queue_max: usize,
+        deliver: impl Fn(Written) + Send + Sync + 'static,
+    ) -> Result<Self, Error> {
         let no_thread = |source| Error::System { action: "start a writer thread", source };
-        let order = Arc::new(Order::new(layout, target.is_device(), keeping));
+        let order = Arc::new(order);
         let is_abandoned = Arc::new(AtomicBool::new(false));
         let teller = Arc::new(Teller { has_ended: Mutex::new(false), deliver });
-        let flusher = start_flusher(&target, &order, &is_abandoned, &teller).map_err(no_thread)?;
-        let threads = target.writes_at_a_time();
+        let flusher = start_flusher(&*medium, &order, &is_abandoned, &teller).map_err(no_thread)?;
+        let threads = medium.writes_at_a_time();
         let (queue, tasks) = sync_channel(queue_max);
         let crew = Arc::new(Crew {
             tasks: Mutex::new(tasks),
-            output: RwLock::new(Some(Output { flusher, medium: Box::new(target) })),
+            output: RwLock::new(Some(Output { flusher, medium })),
             order: Arc::clone(&order),
             is_abandoned: Arc::clone(&is_abandoned),
             ends_made: AtomicU32::new(0),
@@ -241,7 +249,25 @@ impl<F: Fn(Written)> Crew<F> {
             Task::Find { number } => Ok(self.order.find(number)),
             Task::EndSearch | Task::Finish { .. } => return None,
         };
-        Some(result.map(|written| self.teller.report(written)))
+        Some(result.map(|written| self.report(written)))
+    }
+
+    /// Tells what became of a task, unless it is lost by now: another thread may have said so
+    /// already, and nobody is to believe afterwards that the blocks are there.
+    fn report(&self, written: Written) {
+        let mut books = lock(&self.order.books);
+        match written {
+            Written::Stored { number, .. } if !books.untold.remove(number) => {}
+            Written::Zeroed { blocks } => {
+                let stored: Vec<u32> = blocks.filter(|it| books.untold.remove(*it)).collect();
+                for run in stored.chunk_by(|one, next| one + 1 == *next) {
+                    if let (Some(first), Some(last)) = (run.first(), run.last()) {
+                        self.teller.report(Written::Zeroed { blocks: *first..last + 1 });
+                    }
+                }
+            }
+            written => self.teller.report(written),
+        }
     }
 
     /// Makes an end, unless another thread has tried that; `None` if it was made.
@@ -293,13 +319,13 @@ impl<F: Fn(Written)> Teller<F> {
 }
 
 fn start_flusher(
-    target: &Target,
+    medium: &dyn Medium,
     order: &Arc<Order>,
     is_abandoned: &Arc<AtomicBool>,
     teller: &Arc<Teller<impl Fn(Written) + Send + Sync + 'static>>,
 ) -> io::Result<Flusher> {
-    let file = target.flush_handle()?;
-    let path = target.path().to_owned();
+    let flush = medium.flusher()?;
+    let path = medium.path().to_owned();
     let (order, teller) = (Arc::clone(order), Arc::clone(teller));
     let is_abandoned = Arc::clone(is_abandoned);
     let note = move |window: Window, result, took| {
@@ -313,12 +339,15 @@ fn start_flusher(
             None => {}
         }
     };
-    Flusher::start(move || file.sync_data(), note)
+    Flusher::start(flush, note)
 }
 
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod faults;
 
 #[cfg(test)]
 mod tests {
@@ -328,6 +357,7 @@ mod tests {
     use imgcast_common::prng::Prng;
 
     use super::*;
+    use crate::image::Target;
     use crate::image::testing::{FILLING, LoopDevice, Scratch, run as run_command, skip};
 
     /// An image of five blocks of 64 KiB, the last one odd.
@@ -344,7 +374,8 @@ mod tests {
 
     fn start(target: Target, layout: Layout) -> (Writer, Receiver<Written>) {
         let (reports, written) = channel();
-        let writer = Writer::start(target, layout, Keeping::default(), 16, move |report| {
+        let medium = Box::new(target);
+        let writer = Writer::start(medium, layout, Keeping::default(), 16, move |report| {
             let _ = reports.send(report);
         });
         (writer.unwrap(), written)
@@ -420,11 +451,12 @@ mod tests {
         let (reports, written) = channel();
         let panicked = AtomicBool::new(false);
         let target = Target::open(&scratch.path().join("disk.img")).unwrap();
-        let writer = Writer::start(target, layout, Keeping::default(), 1, move |report| {
-            let first = !panicked.swap(true, Ordering::Relaxed);
-            assert!(!first, "planned panic");
-            let _ = reports.send(report);
-        });
+        let writer =
+            Writer::start(Box::new(target), layout, Keeping::default(), 1, move |report| {
+                let first = !panicked.swap(true, Ordering::Relaxed);
+                assert!(!first, "planned panic");
+                let _ = reports.send(report);
+            });
         let writer = writer.unwrap();
         writer.write(1, block(&layout, &image, 1));
         let report = written.recv().unwrap();
@@ -611,7 +643,8 @@ mod tests {
         let Some(device) = LoopDevice::attach(test, 1 << 20) else { return };
         let layout = Layout::new((1 << 20) + 1, 16, 1408).unwrap();
         let target = Target::open(device.path()).unwrap();
-        let error = Writer::start(target, layout, Keeping::default(), 1, |_| {}).unwrap_err();
+        let started = Writer::start(Box::new(target), layout, Keeping::default(), 1, |_| {});
+        let error = started.unwrap_err();
         assert_eq!(error.exit_code(), 7);
     }
 
