@@ -76,6 +76,11 @@ impl Books {
         self.proved.remove(number);
     }
 
+    /// Whether nothing on the target can be mistaken for a whole disk.
+    pub(super) const fn is_shielded(&self) -> bool {
+        self.is_shielded
+    }
+
     /// Zeroes both ends of a device, on disk; the first one before the last, as an old disk with
     /// half its tables must not look whole either. One that failed begins anew.
     pub(super) fn shield(&mut self, medium: &dyn Medium, layout: &Layout) -> Result<(), Error> {

@@ -31,7 +31,7 @@ use super::direct::Bounce;
 use super::finish::BEGINNING_OCTETS;
 use super::flusher::{Flusher, Window};
 use super::journal::Journal;
-use super::medium::Medium;
+use super::medium::{Flush, Medium};
 use super::rate::{TargetRate, now};
 use super::writer::{Written, lock};
 use crate::error::Error;
@@ -47,6 +47,8 @@ pub(super) struct Order {
     /// What of the first block is written last.
     pub(super) beginning_octets: usize,
     pub(super) books: Mutex<Books>,
+    /// Held by the thread that flushes, and by whoever zeroes the ends of a device.
+    flushing: Mutex<()>,
     rate: Mutex<TargetRate>,
     drain_kilobytes_per_second: AtomicU32,
     /// Blocks that were read back and are right, while that goes on.
@@ -79,6 +81,7 @@ impl Order {
             window_bytes: WINDOW_BYTES,
             beginning_octets: BEGINNING_OCTETS,
             books: Mutex::new(Books::new(layout.blocks(), is_device, keeping.journal)),
+            flushing: Mutex::default(),
             rate: Mutex::default(),
             drain_kilobytes_per_second: AtomicU32::new(0),
             proved_blocks: AtomicU32::new(0),
@@ -243,7 +246,19 @@ impl Order {
     /// Has nothing on a device that looks like a disk, before anything else changes there.
     fn shield(&self, output: &Output) -> Result<(), Error> {
         // Whoever comes second waits.
-        lock(&self.books).shield(&*output.medium, &self.layout)
+        let mut books = lock(&self.books);
+        if books.is_shielded() {
+            return Ok(());
+        }
+        // An error that is told to the other thread would be one of these zeroes.
+        let _turn = lock(&self.flushing);
+        books.shield(&*output.medium, &self.layout)
+    }
+
+    /// Flushes, for the thread that does.
+    pub(super) fn flush_by(&self, flush: &mut Flush) -> io::Result<()> {
+        let _turn = lock(&self.flushing);
+        flush()
     }
 
     /// How fast the target takes data, flushes included, in kB/s; 0 while nothing is known.

@@ -342,7 +342,8 @@ impl<'a> Run<'a> {
                 report.send(noted).unwrap();
             }
         };
-        let flusher = Flusher::start(disk.flusher().unwrap(), note).unwrap();
+        let (flushing, mut flush) = (Arc::clone(&order), disk.flusher().unwrap());
+        let flusher = Flusher::start(move || flushing.flush_by(&mut flush), note).unwrap();
         let output = Output { flusher, medium: Box::new(disk.clone()) };
         let missing = (0..world.layout.blocks()).collect();
         (Self { world, disk, order, output, lost, missing, counts }, claims)

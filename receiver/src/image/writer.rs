@@ -324,9 +324,9 @@ fn start_flusher(
     is_abandoned: &Arc<AtomicBool>,
     teller: &Arc<Teller<impl Fn(Written) + Send + Sync + 'static>>,
 ) -> io::Result<Flusher> {
-    let flush = medium.flusher()?;
+    let mut flush = medium.flusher()?;
     let path = medium.path().to_owned();
-    let (order, teller) = (Arc::clone(order), Arc::clone(teller));
+    let (order, flushing, teller) = (Arc::clone(order), Arc::clone(order), Arc::clone(teller));
     let is_abandoned = Arc::clone(is_abandoned);
     let note = move |window: Window, result, took| {
         let noted = order.note_flush(&path, window, result, took);
@@ -339,7 +339,7 @@ fn start_flusher(
             None => {}
         }
     };
-    Flusher::start(flush, note)
+    Flusher::start(move || flushing.flush_by(&mut flush), note)
 }
 
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
