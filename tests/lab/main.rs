@@ -13,6 +13,7 @@ mod image;
 mod loss;
 mod needs;
 mod paths;
+mod resuming;
 mod slow;
 mod timing;
 mod transfer;
