@@ -8,7 +8,7 @@ use imgcast_sender::session::{MemberState, SlowReceivers};
 
 use super::World;
 use crate::{
-    config::{Loss, ReceiverConfig, SenderConfig, When, Window, WorldConfig},
+    config::{LinkConfig, Loss, ReceiverConfig, SenderConfig, When, Window, WorldConfig},
     receiver_node::ReceiverNode,
 };
 
@@ -142,7 +142,7 @@ impl World {
 
     /// Whether the way between a receiver and its sender was good all the time.
     fn was_answerable(&self, node: &ReceiverNode, config: &ReceiverConfig) -> bool {
-        let good = |link: &crate::config::LinkConfig| {
+        let good = |link: &LinkConfig| {
             link.loss == Loss::None
                 && link.cuts.is_empty()
                 && link.truncate_ppm + link.flip_ppm == 0
@@ -217,9 +217,13 @@ impl WorldConfig {
         least * arriving(&self.shared_loss) / 1_000_000
     }
 
-    /// Whether some receiver is heard for a while without hearing anything.
+    /// Whether some receiver is heard for a while without hearing anything, or any multicast: at
+    /// first it does not know that either.
     fn has_one_way_cut(&self) -> bool {
-        self.receivers.iter().any(|it| it.up.cuts.is_empty() && !it.down.cuts.is_empty())
+        self.receivers.iter().any(|it| {
+            let hears_nothing = it.up.cuts.is_empty() && !it.down.cuts.is_empty();
+            hears_nothing || !it.down.multicast_cuts.is_empty()
+        })
     }
 
     /// Whether symbols may be wrong without their checksum showing it.
