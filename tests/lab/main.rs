@@ -13,6 +13,7 @@ mod image;
 mod loss;
 mod needs;
 mod paths;
+mod rate;
 mod resuming;
 mod slow;
 mod timing;

@@ -6,6 +6,7 @@ mod crowd;
 mod efficiency;
 mod feedback;
 mod limits;
+mod links;
 mod loss;
 mod multicast;
 mod one_way;

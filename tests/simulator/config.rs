@@ -21,6 +21,8 @@ pub struct WorldConfig {
     pub receivers: Vec<ReceiverConfig>,
     /// Bits per second that each sender's interface carries.
     pub uplink_bits_per_second: u64,
+    /// A link between all senders and all receivers; `None`: nothing that anybody feels.
+    pub backbone: Option<BackboneConfig>,
     /// Loss that strikes all receivers at once.
     pub shared_loss: Loss,
     /// Loss that strikes all receivers of a rack at once.
@@ -180,6 +182,15 @@ pub struct LinkConfig {
     pub queue: Duration,
 }
 
+/// A link that everything from senders to receivers passes.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct BackboneConfig {
+    /// Bits per second that pass.
+    pub bits_per_second: u64,
+    /// How long a datagram may wait for its turn; behind that it is dropped.
+    pub queue: Duration,
+}
+
 /// What lies between a receiver's link and its session.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct IntakeConfig {
@@ -246,6 +257,7 @@ impl WorldConfig {
             senders: vec![SenderConfig::new(u32::try_from(receivers).unwrap_or(u32::MAX))],
             receivers: vec![ReceiverConfig::default(); receivers],
             uplink_bits_per_second: 1_000_000_000,
+            backbone: None,
             shared_loss: Loss::None,
             racks: None,
             planted: None,

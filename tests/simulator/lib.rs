@@ -6,7 +6,7 @@
 //! real too, unless [`Fidelity::Rank`] is asked for.
 //!
 //! ```text
-//!  sender node ── uplink ── shared part ─┬─ link down ─► receiver node (session, assembler, disk)
+//!  sender node ── uplink ── backbone ────┬─ link down ─► receiver node (session, assembler, disk)
 //!  (session, repair symbols)  ▲          ├─ link down ─► receiver node
 //!                             └──────────┴─ link up ──── every receiver node
 //! ```
@@ -16,6 +16,7 @@
 pub mod random;
 
 mod attach;
+mod backbone;
 mod checker;
 mod config;
 mod image;
@@ -28,12 +29,12 @@ mod sender_node;
 mod store;
 mod world;
 
-pub use imgcast_sender::session::SlowReceivers;
-
+pub use backbone::{CROSSED_DURING, Crossed};
 pub use config::{
-    Disk, Fidelity, ImageConfig, IntakeConfig, LinkConfig, Loss, RackConfig, ReceiverConfig,
-    Restart, SenderConfig, When, Window, WorldConfig,
+    BackboneConfig, Disk, Fidelity, ImageConfig, IntakeConfig, LinkConfig, Loss, RackConfig,
+    ReceiverConfig, Restart, SenderConfig, When, Window, WorldConfig,
 };
+pub use imgcast_sender::session::SlowReceivers;
 pub use planted::PlantedBug;
 pub use report::{Asked, Ending, ReceiverReport, Report, Violation};
 pub use store::WINDOW_BLOCKS;
@@ -41,6 +42,8 @@ pub use world::World;
 
 #[path = "../support/disks.rs"]
 pub mod disks;
+#[path = "../support/links.rs"]
+pub mod links;
 #[path = "../support/machine.rs"]
 pub mod machine;
 #[path = "../support/netns.rs"]

@@ -7,6 +7,7 @@ use imgcast_common::{
     wire::{HEADER_LEN, Kind, TRAILER_LEN},
 };
 
+use crate::backbone::Backbone;
 use crate::config::{LinkConfig, Loss, ReceiverConfig, WorldConfig};
 
 /// Every link of a world.
@@ -16,6 +17,7 @@ pub(crate) struct Network {
     uplink_bits_per_second: u64,
     /// When each sender's interface is free again.
     busy_until: Vec<Duration>,
+    pub(crate) backbone: Backbone,
     shared: Losses,
     /// What strikes each rack, and how many receivers one holds.
     racks: Vec<Losses>,
@@ -79,6 +81,7 @@ impl Network {
             hosts: (0..).zip(&config.receivers).map(host).collect(),
             uplink_bits_per_second: config.uplink_bits_per_second,
             busy_until: Vec::new(),
+            backbone: Backbone::new(config.backbone),
             shared: Losses::new(config.shared_loss),
             racks: config.racks.map_or(Vec::new(), |racks| {
                 let count = config.receivers.len().div_ceil(racks.receivers.max(1));

@@ -368,6 +368,7 @@ fn quiet(seed: u64, prng: &mut Prng) -> WorldConfig {
         senders: vec![sender],
         receivers,
         uplink_bits_per_second: 1_000_000_000,
+        backbone: None,
         shared_loss: Loss::None,
         racks: None,
         planted: None,

@@ -5,6 +5,8 @@ use std::{collections::BTreeSet, fmt, time::Duration};
 use imgcast_common::wire::BlockRange;
 use imgcast_receiver::session::{Failure, Symbols};
 
+use crate::backbone::Crossed;
+
 /// Everything worth asking about a run that is over.
 #[derive(Clone, Debug)]
 pub struct Report {
@@ -50,6 +52,9 @@ pub struct Report {
     pub rates: Vec<(Duration, u64)>,
     /// Which receivers, by configuration, the first sender detached or took back, and when.
     pub detached: Vec<(Duration, usize, bool)>,
+    /// What became of the datagrams of each run of each sender on the backbone, in each
+    /// [`CROSSED_DURING`](crate::CROSSED_DURING).
+    pub crossed: Vec<Vec<Crossed>>,
     /// Datagrams that the sockets of each run of each receiver dropped, and when.
     pub drops: Vec<Vec<(Duration, u64)>>,
     /// Blocks of the first image.

@@ -174,27 +174,6 @@ impl Lab {
         packets.ok_or(format!("nft counts nothing as {name}"))
     }
 
-    /// Gives every link this rate, in both directions, as Ethernet has it: preamble, FCS and gap
-    /// count. The host's queue makes its programs wait, that of the bridge's port drops.
-    ///
-    /// # Errors
-    ///
-    /// What `tc` said.
-    pub fn limit_rate(&self, mbit_per_second: u32) -> Result<(), String> {
-        let rate = format!("{mbit_per_second}mbit");
-        let burst = (mbit_per_second * BURST_OCTETS_PER_MBIT).max(BURST_OCTETS_MIN).to_string();
-        let limit = |namespace: &str, device: &str, queue_octets: u32| {
-            let tc = ["tc", "-n", namespace, "qdisc", "replace", "dev", device, "root", "tbf"];
-            let queue = ["limit", &queue_octets.to_string(), "overhead", FRAME_OVERHEAD_OCTETS];
-            run(&[&tc, ["rate", &rate, "burst", &burst].as_slice(), &queue].concat())
-        };
-        for node in self.nodes().into_iter().filter(|node| *node != Node::Bridge) {
-            limit(&self.namespace(node), "eth0", HOST_QUEUE_OCTETS)?;
-            limit(&self.namespace(Node::Bridge), &port(node), SWITCH_QUEUE_OCTETS)?;
-        }
-        Ok(())
-    }
-
     /// Gives every link this MTU.
     ///
     /// # Errors
@@ -283,7 +262,7 @@ impl Lab {
         run(&command).map(drop)
     }
 
-    fn namespace(&self, node: Node) -> String {
+    pub(crate) fn namespace(&self, node: Node) -> String {
         match node {
             Node::Bridge => format!("{}-bridge", self.prefix),
             Node::Sender => format!("{}-sender", self.prefix),
@@ -291,7 +270,7 @@ impl Lab {
         }
     }
 
-    fn nodes(&self) -> Vec<Node> {
+    pub(crate) fn nodes(&self) -> Vec<Node> {
         let receivers = (0..self.receivers).map(Node::Receiver);
         [Node::Bridge, Node::Sender].into_iter().chain(receivers).collect()
     }
@@ -337,7 +316,7 @@ pub fn host_name(node: Node) -> String {
 }
 
 /// The bridge's side of the link to `node`.
-fn port(node: Node) -> String {
+pub(crate) fn port(node: Node) -> String {
     format!("port-{}", number(node))
 }
 
@@ -371,21 +350,6 @@ pub fn is_installed(program: &str) -> bool {
 
 /// The sender's IPv4 address.
 pub const SENDER_ADDRESS: &str = "10.88.0.1";
-
-/// Preamble, FCS and gap around every Ethernet frame.
-const FRAME_OVERHEAD_OCTETS: &str = "24";
-
-/// A quarter of a millisecond: as much as a switch may send without a pause.
-const BURST_OCTETS_PER_MBIT: u32 = 1_000_000 / 8 / 4_000;
-
-/// Room for the frames that a slow link's clock lets through at once.
-const BURST_OCTETS_MIN: u32 = 8_000;
-
-/// A thousand frames, as an interface's queue commonly has.
-const HOST_QUEUE_OCTETS: u32 = 1_514_000;
-
-/// What a port of a small switch has.
-const SWITCH_QUEUE_OCTETS: u32 = 512 << 10;
 
 /// Snooping as switches do it, with the querier that every snooping network needs. The times, in
 /// hundredths of a second, are as short as the kernel takes them, so that the bridge has learned

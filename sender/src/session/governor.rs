@@ -16,9 +16,11 @@ use std::{
 use imgcast_common::id::ReceiverId;
 
 use super::{
+    climb::Climb,
     floor::{Floor, Keeping},
-    probe::{LOSS_SUSPECT, PROBE_INTERVAL, Probe, link_was_full},
+    probe::{LOSS_SUSPECT, Probe, Running},
     samples::{EXCESS_MAX, Sample, Samples},
+    search::{Limit, PERIOD, Search, datagrams_min, excess_max, part},
 };
 
 /// Decides the rate.
@@ -29,7 +31,10 @@ pub(super) struct Governor {
     /// The rate that got through when there was congestion last.
     capacity: u64,
     starting: bool,
+    /// Nobody set the rate.
+    searches: bool,
     limit: Limit,
+    search: Search,
     was_held_back: bool,
     period_at: Instant,
     /// Datagrams that had been sent to the group when it was told of the present rate; `None`
@@ -38,6 +43,8 @@ pub(super) struct Governor {
     samples: Samples,
     floors: BTreeMap<ReceiverId, Floor>,
     rest_periods: u32,
+    /// The one after the start.
+    is_first_rest: bool,
     /// Up, since the session slowed down last.
     steps: u32,
     silent_periods: u32,
@@ -45,18 +52,8 @@ pub(super) struct Governor {
     /// Whether receivers were asked for reports on the present rate.
     polled: bool,
     probe: Probe,
+    climb: Climb,
     loss: f64,
-}
-
-/// What kept the rate from being higher last.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Limit {
-    /// The sender's own machine or link, which says so without loss.
-    Local,
-    /// Receivers, which lose what they are sent too fast.
-    Hosts,
-    /// Something in between, which others share.
-    Network,
 }
 
 impl Governor {
@@ -67,24 +64,33 @@ impl Governor {
             rate_max,
             capacity: rate_max,
             starting: rate_start < rate_max,
+            searches: rate_start < rate_max,
             limit: Limit::Network,
+            search: Search::new(rate_max, rate_start < rate_max),
             was_held_back: false,
             period_at: now,
             sent_when_told: None,
             samples: Samples::default(),
             floors: BTreeMap::new(),
             rest_periods: 0,
+            is_first_rest: false,
             steps: 0,
             silent_periods: 0,
             reported: false,
             polled: false,
-            probe: Probe::First(now + PROBE_INTERVAL),
+            probe: Probe::new(now),
+            climb: Climb::new(now, rate_start < rate_max),
             loss: 0.0,
         }
     }
 
     pub(super) const fn rate(&self) -> u64 {
         self.rate
+    }
+
+    /// Whether the rate doubles until something says that it is too high.
+    pub(super) const fn is_starting(&self) -> bool {
+        self.starting
     }
 
     /// The loss of the receiver that 95 % of the others do not exceed, in the last period.
@@ -112,7 +118,7 @@ impl Governor {
         active: u32,
     ) -> bool {
         self.on_sign_of_life();
-        let datagrams_min = self.datagrams_min();
+        let datagrams_min = datagrams_min(self.rate, self.starting);
         let limit = keeping.limit.map_or(0.0, |limit| 1.0 - limit as f64 * 8.0 / self.rate as f64);
         let counted = self.sent_when_told.zip(sent_by_then).zip(self.floors.get_mut(&id));
         let counted = counted.and_then(|((told, then), floor)| {
@@ -120,7 +126,8 @@ impl Governor {
             (datagrams >= datagrams_min).then_some((floor, datagrams))
         });
         let (loss, congestion, socket_loss) = if let Some((floor, datagrams)) = counted {
-            let congestion = floor.congestion(now, keeping, datagrams);
+            let in_bursts = self.climb.is_in_bursts(now);
+            let congestion = floor.congestion(now, keeping, datagrams, in_bursts);
             (keeping.network_loss, congestion, keeping.socket_loss)
         } else if limit > EXCESS_MAX {
             // What a host gets through is the same at any rate. One with long queues hears of the
@@ -133,15 +140,24 @@ impl Governor {
         let (excess, is_host) = (congestion.max(host), host > congestion);
         let was_asked = keeping.was_asked;
         self.samples.insert(id, Sample { loss, excess, is_host, was_asked, at: now }, active);
+        if self.starting {
+            // Others do not answer much later.
+            self.period_at = self.period_at.min(now + ANSWERS_WITHIN);
+        }
         if self.probe.is_running() || !self.samples.is_too_much() {
             return false;
         }
         let excess = self.samples.quantile(|sample| sample.excess).unwrap_or(excess);
-        let is_rested = self.rest_periods == 0 || excess > EXCESS_GROSS;
-        if is_rested {
-            self.slow_down(excess.max(EXCESS_MAX));
+        let hosts_alone = self.samples.hosts_alone_suffer();
+        // In the network others may be about to make theirs.
+        let hurries = hosts_alone || self.is_first_rest;
+        let is_rested = self.rest_periods == 0 || (hurries && excess > EXCESS_GROSS);
+        let is_due = is_rested
+            && (hosts_alone || excess > excess_max(self.starting, self.climb.is_running()));
+        if is_due {
+            self.slow_down(now, excess.max(EXCESS_MAX));
         }
-        is_rested
+        is_due
     }
 
     /// A receiver that says something for the first time has counted none of the datagrams that
@@ -167,6 +183,7 @@ impl Governor {
     pub(super) fn on_start(&mut self, now: Instant) {
         self.period_at = now + START_PERIOD_MIN;
         self.silent_periods = 0;
+        self.probe = Probe::new(now);
     }
 
     /// The group is being told of the rate; `sent` datagrams have gone to it so far.
@@ -180,16 +197,10 @@ impl Governor {
     /// it. `sent` datagrams have gone to the group so far.
     pub(super) fn poll_is_due(&mut self, sent: u64) -> bool {
         let told = self.sent_when_told.filter(|_| !self.polled);
-        let is_due = told.is_some_and(|told| sent.saturating_sub(told) >= self.datagrams_min());
+        let datagrams_min = datagrams_min(self.rate, self.starting);
+        let is_due = told.is_some_and(|told| sent.saturating_sub(told) >= datagrams_min);
         self.polled |= is_due;
         is_due
-    }
-
-    /// Datagrams that a report has to speak of. Whoever lost the SYNC that told of the rate hears
-    /// of it with one of the next.
-    fn datagrams_min(&self) -> u64 {
-        let settled = self.rate * TOLD_WITHIN_MILLIS / 8 / 1000 / DATAGRAM_OCTETS;
-        settled.max(DATAGRAMS_JUDGED_MIN)
     }
 
     /// Ends a control period when its time has come; returns whether it did. `held_back`: the
@@ -235,7 +246,7 @@ impl Governor {
     fn on_silence(&mut self, now: Instant) {
         self.silent_periods += 1;
         if self.silent_periods >= SILENT_PERIODS_BREAK {
-            self.forget_probe(now);
+            self.probe.end(now);
             self.set_rate(RATE_MIN);
         } else if self.silent_periods.is_multiple_of(SILENT_PERIODS_MAX) {
             self.set_rate(self.rate / 2);
@@ -246,7 +257,8 @@ impl Governor {
     /// they take more again.
     fn on_held_back(&mut self, now: Instant, share: f64) {
         self.starting = false;
-        self.forget_probe(now);
+        self.probe.end(now);
+        self.climb.stop();
         self.was_held_back = true;
         self.limit = Limit::Local;
         self.capacity = part(self.rate, (1.0 - share).max(HELD_BACK_RATE_MIN));
@@ -255,68 +267,91 @@ impl Governor {
 
     fn on_loss(&mut self, now: Instant, loss: f64, excess: f64, held_back: f64) {
         self.loss = loss;
-        if let Probe::Running { back_to, suspect } = self.probe {
-            self.end_probe(now, loss, back_to, suspect);
+        if let Some(before) = self.probe.end(now) {
+            self.end_probe(before, loss);
             return;
         }
-        if excess > EXCESS_MAX {
+        // Nothing has told yet that this rate, which nobody set, is not the network's limit.
+        let searches = self.searches && self.limit != Limit::Local;
+        if excess > excess_max(self.starting, self.climb.is_running())
+            || (excess > EXCESS_MAX && self.samples.hosts_alone_suffer())
+        {
             if self.rest_periods == 0 {
-                self.slow_down(excess);
+                self.slow_down(now, excess);
                 return;
             }
-        } else if self.probe.is_due(now, loss) {
-            let suspect = matches!(self.probe, Probe::First(_)).then_some(loss);
-            self.probe = Probe::Running { back_to: self.rate, suspect };
-            self.set_rate(self.rate / 2);
+        } else if self.probe.is_due(now, loss, searches) {
+            let rate = self.probe.begin(self.rate, loss);
+            self.set_rate(rate);
             return;
         } else if self.rest_periods == 0 && held_back < HELD_BACK_MIN {
+            self.search.on_loss(self.rate, loss);
+            if !self.starting
+                && let Some(rate) = self.climb.on_period(now, loss)
+            {
+                self.set_rate(rate);
+                return;
+            }
             let step = match self.limit {
                 _ if self.starting => self.rate,
                 Limit::Local => self.rate / STEPS_LOCAL,
                 Limit::Hosts => (self.capacity / STEPS_HOSTS) << self.steps.min(4),
-                Limit::Network => self.capacity / STEPS,
+                Limit::Network => self.search.step(now, self.rate),
             };
             self.steps += 1;
-            self.set_rate(self.rate + step.max(RATE_MIN / STEPS));
+            self.set_rate((self.rate + step.max(RATE_MIN / STEPS)).min(self.climb.top()));
             self.capacity = self.capacity.max(self.rate);
-            self.starting &= self.rate < self.rate_max;
+            self.starting &= self.rate < self.rate_max.min(self.climb.top());
         }
         self.rest_periods = self.rest_periods.saturating_sub(1);
+        self.is_first_rest &= self.rest_periods > 0;
     }
 
     /// Half the rate has shown what is lost without congestion. If as much got through as with all
     /// of the suspicious rate, it stays at half, and may have to be halved again.
-    fn end_probe(&mut self, now: Instant, loss: f64, back_to: u64, suspect: Option<f64>) {
-        if suspect.is_some_and(|before| link_was_full(before, loss)) {
-            self.starting = false;
+    fn end_probe(&mut self, before: Running, loss: f64) {
+        if before.was_hidden(loss) {
+            let rate = self.probe.begin(self.rate, loss);
+            self.set_rate(rate);
+        } else if before.was_full(self.rate, loss) {
+            self.starting = self.climb.stop();
             self.limit = Limit::Network;
-            self.capacity = self.rate;
-            self.probe = Probe::First(now);
+            self.rest_periods = REST_PERIODS;
+            self.search.on_full(part(before.rate, 1.0 - before.loss));
+            // Another rate, so that what the queue dropped until it was empty counts no more.
+            self.set_rate(self.rate + self.rate / STEPS);
         } else {
-            self.probe = Probe::Due(now + PROBE_INTERVAL);
-            self.set_rate(back_to);
+            self.set_rate(before.rate);
         }
     }
 
     /// Such a share of the rate did not get through.
-    fn slow_down(&mut self, excess: f64) {
+    fn slow_down(&mut self, now: Instant, excess: f64) {
         let is_host = self.samples.hosts_alone_suffer();
+        let loss = self.samples.quantile(|sample| sample.loss).unwrap_or(excess);
+        if self.starting && !is_host && self.probe.is_suspect(loss) {
+            // How much of that was lost at the rates before is not certain: they may have been
+            // too high already.
+            let rate = self.probe.begin(self.rate, loss);
+            self.set_rate(rate);
+            return;
+        }
         // The first rate that is too high for a link may be so by far; later ones were reached
         // step by step, and what hosts say of themselves may be a moment's.
         let share_min = if self.starting && !is_host { RATE_SHARE_MIN } else { 0.5 };
-        self.starting = false;
+        self.is_first_rest |= self.starting;
+        let (rate, through) = (self.rate, part(self.rate, 1.0 - loss));
         self.limit = if is_host { Limit::Hosts } else { Limit::Network };
+        let share = if is_host { SHARE_OF_HOSTS } else { self.search.on_full(through) };
         self.capacity = part(self.rate, (1.0 - excess).max(share_min));
-        self.set_rate(part(self.rate, (0.9 * (1.0 - excess)).max(share_min)));
+        self.set_rate(part(self.rate, (share * (1.0 - excess)).max(share_min)));
+        self.starting = if is_host {
+            self.climb.stop()
+        } else {
+            self.climb.on_cut(now, rate, through, self.rate)
+        };
         self.rest_periods = REST_PERIODS;
         self.steps = 0;
-    }
-
-    /// The rate before it was too high for another reason.
-    fn forget_probe(&mut self, now: Instant) {
-        if self.probe.is_running() {
-            self.probe = Probe::Due(now + PROBE_INTERVAL);
-        }
     }
 
     /// Reports on the old rate do not count any more.
@@ -330,39 +365,20 @@ impl Governor {
     }
 }
 
-/// A share of a rate.
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "at most the rate")]
-pub(super) fn part(rate: u64, share: f64) -> u64 {
-    (rate as f64 * share.clamp(0.0, 1.0)) as u64
-}
-
-/// The rate to begin with where the interface, or the operator, allows no more than `rate_max`.
-pub(super) fn rate_start(rate_max: u64) -> u64 {
-    (rate_max / 16).clamp(RATE_START_MIN, RATE_START_MAX)
-}
-
-/// A gigabit link carries it five times over, a link of 100 Mbit/s shows it as loss at once.
-const RATE_START_MIN: u64 = 200_000_000;
-/// Whoever has a faster interface sends to gigabit links, too.
-const RATE_START_MAX: u64 = 1_000_000_000;
 /// Below it a session makes no progress that anybody would wait for.
 const RATE_MIN: u64 = 1_000_000;
 /// Periods while the rate doubles.
 const START_PERIOD_MIN: Duration = Duration::from_millis(25);
-/// Periods afterwards.
-const PERIOD: Duration = Duration::from_millis(200);
-/// Two or three SYNCs.
-const TOLD_WITHIN_MILLIS: u64 = 25;
-/// Of the usual symbol, with framing.
-const DATAGRAM_OCTETS: u64 = 1_518;
-/// Fewer say nothing about a loss of a few percent.
-const DATAGRAMS_JUDGED_MIN: u64 = 300;
+/// But they end so soon after the first answer.
+const ANSWERS_WITHIN: Duration = Duration::from_millis(2);
 /// So much is no rest of what queues held: the step down was too small.
 const EXCESS_GROSS: f64 = 0.1;
 /// After slowing down the queues need so long to drain.
 const REST_PERIODS: u32 = 2;
-/// However much of the first bursts was lost, so much of the rate remains.
-const RATE_SHARE_MIN: f64 = 1.0 / 64.0;
+/// Hosts share their limit with nobody: of what got through so much is left.
+const SHARE_OF_HOSTS: f64 = 0.9;
+/// However much of a burst was lost: half of the rate before it, which had not been too much.
+const RATE_SHARE_MIN: f64 = 1.0 / 4.0;
 /// A machine that does not take this share of the schedule is the limit, one that takes all but
 /// the other could take more.
 const HELD_BACK_MAX: f64 = 0.03;
@@ -373,8 +389,7 @@ const HELD_BACK_RATE_MIN: f64 = 1.0 / 8.0;
 const SILENT_PERIODS_MAX: u32 = 10;
 /// Without any for so long the sender all but stops, and probes with a few datagrams.
 const SILENT_PERIODS_BREAK: u32 = 40;
-/// From nothing to what got through last in so many periods; it does not depend on the rate, so
-/// that two sessions share a link.
+/// How much more than it took the sender's own link is asked to take.
 const STEPS: u64 = 64;
 /// Receivers that cannot keep up share their limit with nobody. The first step is cautious; each
 /// that follows is twice the one before, for what held them up may have been a moment's.
@@ -393,13 +408,15 @@ mod tests {
         governor: Governor,
         now: Instant,
         sent: u64,
+        /// The present rate, and what had been sent when it was set.
+        since: (u64, u64),
         prng: Prng,
     }
 
     impl Trial {
         fn new(rate_start: u64, rate_max: u64) -> Self {
             let governor = Governor::new(rate_start, rate_max, start());
-            Self { governor, now: start(), sent: 0, prng: Prng::new(1) }
+            Self { governor, now: start(), sent: 0, since: (0, 0), prng: Prng::new(1) }
         }
 
         /// One control period, at the end of which each of `reports` is made.
@@ -424,11 +441,38 @@ mod tests {
             self.governor.on_report(now, ReceiverId(id), keeping, Some(sent), active)
         }
 
+        /// The same if losses come in bursts of 50 on average.
+        fn run_in_bursts(&mut self, periods: u32, receivers: u32, loss: f64) {
+            let mut lossy = vec![false; receivers as usize];
+            for _ in 0..periods {
+                if self.since.0 != self.governor.rate() {
+                    self.since = (self.governor.rate(), self.sent);
+                }
+                let this = self.governor.rate() / 8 / 1518 / 5;
+                let counted = (self.sent - self.since.1 + this).clamp(1, 4_096);
+                let mut reports = Vec::new();
+                for (id, lossy) in (0..).zip(&mut lossy) {
+                    let mut lost = 0;
+                    for _ in 0..counted {
+                        let changes = if *lossy { 0.02 } else { 0.02 * loss / (1.0 - loss) };
+                        *lossy ^= self.prng.unit() < changes;
+                        lost += u32::from(*lossy);
+                    }
+                    reports.push((id, f64::from(lost) / counted as f64));
+                }
+                self.period(&reports);
+            }
+        }
+
         /// Receivers report `loss` at each rate for `periods`, as exactly as datagrams allow.
         fn run(&mut self, periods: u32, loss: impl Fn(u64) -> f64) {
             for _ in 0..periods {
                 let expected = loss(self.governor.rate());
-                let counted = (self.governor.rate() / 8 / 1518 / 5).clamp(1, 4_096);
+                if self.since.0 != self.governor.rate() {
+                    self.since = (self.governor.rate(), self.sent);
+                }
+                let this = self.governor.rate() / 8 / 1518 / 5;
+                let counted = (self.sent - self.since.1 + this).clamp(1, 4_096);
                 let mut report = |id| {
                     let lost = (0..counted).filter(|_| self.prng.unit() < expected).count();
                     (id, lost as f64 / counted as f64)
@@ -450,7 +494,7 @@ mod tests {
 
     #[test]
     fn a_link_of_the_sender_s_own_is_found_within_two_periods_and_followed() {
-        let mut trial = Trial::new(RATE_START_MIN, 10 * GIGABIT);
+        let mut trial = Trial::new(GIGABIT / 5, 10 * GIGABIT);
         let mut rates = Vec::new();
         for period in 0..60 {
             let link = if period < 30 { GIGABIT / 20 } else { GIGABIT };
@@ -522,7 +566,7 @@ mod tests {
 
     #[test]
     fn without_loss_the_rate_doubles_up_to_the_highest() {
-        let mut trial = Trial::new(RATE_START_MIN, GIGABIT);
+        let mut trial = Trial::new(GIGABIT / 5, GIGABIT);
         trial.run(4, |_| 0.0);
         assert_eq!(trial.governor.rate(), GIGABIT);
     }
@@ -544,8 +588,39 @@ mod tests {
     }
 
     #[test]
+    fn long_bursts_of_loss_slow_the_session_for_a_moment() {
+        for receivers in [1, 4, 16] {
+            for loss in [0.01, 0.05] {
+                let mut trial = Trial::new(GIGABIT, GIGABIT);
+                trial.run_in_bursts(40, receivers, loss);
+                let mut sum = 0;
+                for _ in 0..500 {
+                    trial.run_in_bursts(1, receivers, loss);
+                    sum += trial.governor.rate();
+                }
+                let mean = sum / 500;
+                println!("{receivers}, {loss}: {:.2}", mean as f64 / GIGABIT as f64);
+                assert!(mean > GIGABIT / 100 * 80, "{receivers}, {loss}: mean {mean}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_link_that_gets_slower_is_no_medium_that_loses() {
+        let mut trial = Trial::new(GIGABIT, GIGABIT);
+        trial.run(60, |rate| (1.0 - 0.9 * GIGABIT as f64 / rate as f64).max(0.0));
+        let slower = GIGABIT / 8;
+        trial.run(40, |rate| (1.0 - slower as f64 / rate as f64).max(0.0));
+        for _ in 0..200 {
+            trial.run(1, |rate| (1.0 - slower as f64 / rate as f64).max(0.0));
+            let rate = trial.governor.rate();
+            assert!((slower / 2..slower * 6 / 5).contains(&rate), "{rate}");
+        }
+    }
+
+    #[test]
     fn loss_that_rises_with_the_rate_does() {
-        let mut trial = Trial::new(RATE_START_MIN, 10 * GIGABIT);
+        let mut trial = Trial::new(GIGABIT / 5, 10 * GIGABIT);
         let link = |rate: u64| (1.0 - GIGABIT as f64 / rate as f64).max(0.0);
         trial.run(60, link);
         let rate = trial.governor.rate();
@@ -562,19 +637,24 @@ mod tests {
     #[test]
     fn a_link_far_slower_than_the_first_rate_is_found_by_halving() {
         for link in [GIGABIT / 50, GIGABIT / 10] {
-            let mut trial = Trial::new(RATE_START_MIN, 10 * GIGABIT);
+            let mut trial = Trial::new(GIGABIT / 5, 10 * GIGABIT);
             trial.run(14, |rate| (1.0 - link as f64 / rate as f64).max(0.0));
             let rate = trial.governor.rate();
             assert!((link / 2..link * 12 / 10).contains(&rate), "{link}: {rate}");
-            trial.run(60, |rate| (1.0 - link as f64 / rate as f64).max(0.0));
-            let rate = trial.governor.rate();
+            trial.run(40, |rate| (1.0 - link as f64 / rate as f64).max(0.0));
+            let mut sum = 0;
+            for _ in 0..20 {
+                trial.run(1, |rate| (1.0 - link as f64 / rate as f64).max(0.0));
+                sum += trial.governor.rate();
+            }
+            let rate = sum / 20;
             assert!((link * 7 / 10..link * 11 / 10).contains(&rate), "{link}: {rate}");
         }
     }
 
     #[test]
     fn a_medium_that_loses_much_from_the_start_is_not_taken_for_a_slow_link() {
-        let mut trial = Trial::new(RATE_START_MIN, GIGABIT);
+        let mut trial = Trial::new(GIGABIT / 5, GIGABIT);
         trial.run(12, |_| 0.4);
         assert_eq!(trial.governor.rate(), GIGABIT);
         assert!(trial.governor.lasting_loss().is_none(), "too much to be relied upon");

@@ -9,13 +9,14 @@
 //! `budgets` says how much of what arrives is looked at. JOINs are answered in `gathering`, NEEDs
 //! merged in `needs` into what `carousel` (for the group) and `unicast` (for one) owe; `sending`
 //! turns that into bursts at the pace of `pacer`, whose rate `governor` sets by what is lost above
-//! each receiver's `floor`, now and then with a `probe` at half of it; `slowness` sees to it that
-//! the others do not wait for whoever is far slower; `syncs` tells the group what is planned;
+//! each receiver's `floor`, with `search`, `probe` and `climb`; `slowness` sees to it that the
+//! others do not wait for whoever is far slower; `syncs` tells the group what is planned;
 //! `closing` takes the receivers' last words and ends the session. Where nobody can answer,
 //! `passes` takes the place of needs, governor and polls.
 
 mod budgets;
 mod carousel;
+mod climb;
 mod clock;
 mod closing;
 mod floor;
@@ -29,6 +30,7 @@ mod probe;
 mod repair;
 mod roster;
 mod samples;
+mod search;
 mod sending;
 mod slowness;
 mod syncs;
@@ -124,7 +126,7 @@ impl Session {
         });
         let index_layout = config.layout.of_index();
         let index_blocks = BitSet::full(index_layout.blocks());
-        let rate_start = config.rate_start.unwrap_or(governor::rate_start(config.rate_max));
+        let rate_start = config.rate_start.unwrap_or(search::rate_start(config.rate_max));
         let governor = Governor::new(rate_start, config.rate_max, now);
         Self {
             state: SenderState::Gathering,

@@ -21,8 +21,8 @@ use std::{
 use imgcast_common::id::ReceiverId;
 
 use super::{
-    Event, Member, MemberState, Session, Slow, SlowReceivers, floor::Keeping, governor::part,
-    samples::SPARED_PART,
+    Event, Member, MemberState, Session, Slow, SlowReceivers, floor::Keeping, samples::SPARED_PART,
+    search::part,
 };
 
 /// Those who are aside, or may soon be.

@@ -183,7 +183,8 @@ impl Session {
 
     /// About 64 receivers a second are asked to report.
     fn poll_sample(&mut self, period: Duration) {
-        let answers = (POLL_ANSWERS_PER_SECOND * period.as_secs_f64()).max(1.0);
+        let least = if self.governor.is_starting() { POLL_ANSWERS_STARTING } else { 1.0 };
+        let answers = (POLL_ANSWERS_PER_SECOND * period.as_secs_f64()).max(least);
         let ratio = f64::from(self.roster.active_count()) / answers;
         let mask_bits = (0..14).find(|bits| f64::from(1u32 << bits) >= ratio).unwrap_or(14);
         let nonce = u32::try_from(self.prng.bits() >> 32).unwrap_or(0);
@@ -248,6 +249,8 @@ const INDEX_SYNCS_FOR: Duration = Duration::from_secs(2);
 const POLL_INTERVAL: Duration = Duration::from_millis(200);
 /// Enough for the 0.95-quantile, whatever the size of the group.
 const POLL_ANSWERS_PER_SECOND: f64 = 64.0;
+/// The first few periods are short, and a sample of two or three may answer none of them.
+const POLL_ANSWERS_STARTING: f64 = 16.0;
 /// So much of the time that new blocks still take: when there are none left, answers are urgent.
 const LEISURE_SHARE: u32 = 8;
 /// Seconds of SYNCs while sending: a longer echo is not counted.

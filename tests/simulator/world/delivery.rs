@@ -116,6 +116,7 @@ impl World {
         if multicast && self.network.shared_loses(now) {
             return;
         }
+        let Some(at) = self.network.backbone.cross(at, sender, datagram.len()) else { return };
         let racks_lost = if multicast { self.network.racks_lose(now) } else { Vec::new() };
         let mut unaltered: Vec<(Duration, u32)> = Vec::new();
         for number in self.reached(sender, to).iter().copied() {
@@ -153,11 +154,20 @@ impl World {
         let now = self.around.now;
         let symbol_size = usize::from(self.senders[run.sender].image.layout.symbol_size());
         let count = u64::from(run.burst.count);
-        let left = self.network.leave(now, run.sender, count, symbol_size + DATA_OCTETS);
-        let Some(at) = left else { return };
+        let octets = symbol_size + DATA_OCTETS;
+        let Some(left_at) = self.network.leave(now, run.sender, count, octets) else { return };
         let (via, multicast) = via(run.burst.to);
         if multicast {
             (run.lost, run.racks_lost) = self.network.shared_loses_of(now, run.burst.count);
+        }
+        let mut at = left_at;
+        for bit in (0..run.burst.count).map(|symbol| 1 << symbol) {
+            if run.lost & bit == 0 {
+                match self.network.backbone.cross(left_at, run.sender, octets) {
+                    Some(through) => at = through,
+                    None => run.lost |= bit,
+                }
+            }
         }
         let reached = self.reached(run.sender, run.burst.to);
         let run = Rc::new(run);

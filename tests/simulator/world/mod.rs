@@ -289,6 +289,7 @@ impl World {
             blocks: layout.blocks(),
             rates: self.senders.first().map(|it| it.rates.clone()).unwrap_or_default(),
             detached,
+            crossed: self.network.backbone.crossed,
             drops: self.receivers.iter().map(|it| it.drops.clone()).collect(),
             happenings: self.happenings,
             trace_hash: self.around.trace.hash,

@@ -182,7 +182,8 @@ impl World {
 impl WorldConfig {
     /// Octets of the image, over what the slowest part of the world carries.
     pub(crate) fn ideal(&self) -> Duration {
-        let mut rate = self.uplink_bits_per_second;
+        let backbone = self.backbone.map_or(u64::MAX, |it| it.bits_per_second);
+        let mut rate = self.uplink_bits_per_second.min(backbone);
         for sender in &self.senders {
             rate = rate.min(sender.link_bits_per_second.unwrap_or(u64::MAX)).min(sender.rate_max);
         }
@@ -194,7 +195,7 @@ impl WorldConfig {
             deaf += u32::from(!receiver.down.multicast_cuts.is_empty());
         }
         let octets: u64 = self.images.iter().map(|image| image.bytes).sum();
-        Duration::from_nanos(octets * 8 * 1_000_000_000 / rate.max(1)) * deaf.max(1)
+        Duration::from_secs_f64(octets as f64 * 8.0 / rate.max(1) as f64) * deaf.max(1)
     }
 
     /// The end of the last disturbance that is known from the start.
