@@ -175,8 +175,9 @@ const JOIN_RETRIES_PER_SECOND: f64 = 1_000.0;
 const JOIN_RETRY_SMALL_MAX: Duration = Duration::from_secs(1);
 /// By chance three are lost hardly ever; a path with a smaller MTU loses all.
 const JOINS_BEFORE_MTU: usize = 3;
-/// Where short JOINs are answered so often and long ones never, it is not chance.
-const MTU_REFUSALS_MAX: u8 = 8;
+/// Where short JOINs are answered so often and long ones never, it is not chance: where half of all
+/// is lost each way, a receiver of 300 hears of eight before its WELCOME.
+const MTU_REFUSALS_MAX: u8 = 16;
 /// Between two of these.
 const MTU_RETRY: Duration = Duration::from_millis(100);
 /// Reports more often than this say nothing new.

@@ -408,7 +408,7 @@ fn datagrams_that_do_not_fit_are_found_out_before_and_after_joining() {
     let unpadded = table.sent.iter().filter(|m| matches!(m, Message::Join(join) if join.mtu));
     assert_eq!(unpadded.count(), 1, "after three unanswered ones");
     let refuse = Refuse { nonce: join.nonce, reason: RefuseReason::Mtu, mtu: 9000 };
-    for _ in 0..8 {
+    for _ in 0..16 {
         assert_eq!(table.outcome(), None, "a long one may have been lost by chance");
         table.hear(Via::Unicast, Message::Refuse(refuse));
         table.run(Duration::from_millis(200));
