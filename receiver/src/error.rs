@@ -19,7 +19,9 @@ use imgcast_common::wire::{EjectReason, RefuseReason};
 use crate::session::Lack;
 
 pub use evidence::{Heard, Offer};
-use evidence::{LastWords, eject_text, lack_advice, lack_text, listed, refuse_text};
+use evidence::{
+    LastWords, disk_advice, eject_text, gone_advice, lack_advice, lack_text, listed, refuse_text,
+};
 pub use target::TargetError;
 
 /// Why a run did not end with a verified image.
@@ -89,10 +91,11 @@ pub enum Error {
     /// The sender fell silent or ended with blocks missing here, and none took its place.
     #[error(
         "the sender is gone and none with the same image came back within {}, with {} missing{}: \
-         {heard}; check that the sender still runs, then: {NETWORK_ADVICE}",
+         {heard}; {}",
         Seconds(*.waited),
         Counted::blocks(*.missing_blocks),
-        LastWords(.last_words)
+        LastWords(.last_words),
+        gone_advice(.last_words.is_some())
     )]
     SenderGone {
         /// How long it was waited for.
@@ -166,7 +169,11 @@ pub enum Error {
         offered: Vec<Offer>,
     },
     /// The target did not take what was written.
-    #[error("cannot write {} at offset {offset}: {source}; {DISK_ADVICE}", .path.display())]
+    #[error(
+        "cannot write {} at offset {offset}: {source}; {}",
+        .path.display(),
+        disk_advice(.source)
+    )]
     Write {
         /// The output.
         path: PathBuf,
@@ -178,8 +185,9 @@ pub enum Error {
     /// The target did not keep what was written.
     #[error(
         "cannot flush {}: {source}; some of the last {unflushed_bytes} octets, the latest at \
-         offset {offset}, are lost; {DISK_ADVICE}",
-        .path.display()
+         offset {offset}, are lost; {}",
+        .path.display(),
+        disk_advice(.source)
     )]
     Flush {
         /// The output.

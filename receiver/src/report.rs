@@ -259,7 +259,9 @@ impl Report {
         let bytes = offer.announce.layout.bytes();
         println!("verified {image} {name} {bytes} bytes in {seconds:.1} s");
         if found_blocks > 0 {
-            let all = Counted::blocks(offer.announce.layout.blocks());
+            // Zero blocks are made, whatever was there.
+            let data_blocks = offer.announce.layout.blocks().saturating_sub(self.zero_blocks);
+            let all = Counted::blocks(data_blocks);
             self.console.say(&format!("{found_blocks} of {all} were on the target before"));
         }
         if !acknowledged && !offer.announce.one_way {

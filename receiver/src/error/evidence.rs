@@ -1,13 +1,14 @@
 //! What the network and the sender said, as far as it explains an error.
 
-use std::fmt;
 use std::net::SocketAddr;
+use std::{fmt, io};
 
 use imgcast_common::id::ImageId;
 use imgcast_common::units::{ByteSize, Counted};
 use imgcast_common::wire::{EjectReason, RefuseReason};
+use nix::errno::Errno;
 
-use super::NETWORK_ADVICE;
+use super::{DISK_ADVICE, NETWORK_ADVICE};
 use crate::session::{Lack, LackEnd};
 
 /// What the network gave while something was waited for, and where it was listened.
@@ -137,6 +138,21 @@ pub(super) const fn refuse_text(reason: RefuseReason) -> &'static str {
         RefuseReason::Ending => "the session is ending; start the sender again",
         RefuseReason::Rejoin => "it does not know this receiver; start it again",
         RefuseReason::Untrusted => "it does not trust this receiver",
+    }
+}
+
+/// What to do when there is no sender any more, whether it said why or not.
+pub(super) const fn gone_advice(said_why: bool) -> &'static str {
+    if said_why { "mend that and start the sender again" } else { NETWORK_ADVICE }
+}
+
+/// What is left to do once the kernel has given up on a write.
+pub(super) fn disk_advice(source: &io::Error) -> &'static str {
+    match source.raw_os_error().map(Errno::from_raw) {
+        Some(Errno::ENOSPC | Errno::EDQUOT) => {
+            "make room there and start again; what was begun with --resume goes on where it was"
+        }
+        _ => DISK_ADVICE,
     }
 }
 

@@ -119,6 +119,10 @@ fn check(outcome: &Outcome, wanted: &Wanted, octets_max: usize) {
         Failure::NotOffered(offers) => {
             assert!(!offers.is_empty() && !offers.iter().any(|it| wanted.accepts(&it.announce)));
         }
+        Failure::Ending(offer) => {
+            assert!(wanted.accepts(&offer.announce));
+            assert_eq!(offer.announce.state, SenderState::Closing);
+        }
         Failure::Mtu { datagram_octets, sender_mtu: None } => {
             assert!(*datagram_octets > octets_max)
         }
