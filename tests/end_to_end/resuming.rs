@@ -8,6 +8,7 @@ use std::thread::{self, sleep};
 use std::time::Duration;
 
 use imgcast_common::prng::Prng;
+use imgcast_tests::process::{Process, wait_until};
 
 use crate::stage::{BLOCK, DEADLINE, Stage, assert_holds, random};
 
@@ -66,11 +67,7 @@ fn live(stage: &Stage, number: u64, seed: u64, octets: &[u8]) -> Life {
         assert_holds(&stage.output(&name), octets);
         let of_it = |part: &String| part.starts_with(&format!(".{name}."));
         assert!(!stage.outputs().iter().any(of_it), "{:?}", stage.outputs());
-        let told = receiver.stderr();
-        let found = told.split(" of 49 blocks were on the target before").next();
-        let found = found.filter(|before| before.len() < told.len());
-        let found = found.and_then(|before| before.split_whitespace().last()?.parse().ok());
-        return Life { kills, found: found.unwrap_or(0) };
+        return Life { kills, found: receiver.found_of(49).unwrap_or(0) };
     }
 }
 
@@ -102,7 +99,7 @@ fn what_a_run_that_was_killed_had_is_not_sent_again() {
     sender.succeed(DEADLINE);
     assert_holds(&stage.output("copy"), &octets);
     // Two windows of 32 MiB, and what was not flushed when it was killed.
-    let share = percent_received(&resumed.stderr());
+    let share = percent_received(&resumed);
     assert!(share < 75, "{share} %\n{}", resumed.output());
     assert_eq!(stage.outputs(), ["copy", "other"]);
 }
@@ -122,7 +119,7 @@ fn of_an_image_that_is_there_but_for_a_fiftieth_a_fiftieth_is_sent() {
     let mut receivers = ["one", "two"].map(|name| stage.receive(name, &["--resume", "-v"]));
     for receiver in &mut receivers {
         receiver.succeed(DEADLINE);
-        let share = percent_received(&receiver.stderr());
+        let share = percent_received(receiver);
         assert!((1..4).contains(&share), "{share} %\n{}", receiver.output());
     }
     sender.succeed(DEADLINE);
@@ -172,14 +169,11 @@ fn what_was_zeroed_since_is_zero_though_the_older_run_wrote_something_there() {
 
 fn wait_for_blocks(path: &Path, octets: u64) {
     let allocated = || fs::metadata(path).map_or(0, |it| it.blocks() * 512);
-    imgcast_tests::process::wait_until("so much is written", DEADLINE, || allocated() >= octets);
+    wait_until("so much is written", DEADLINE, || allocated() >= octets);
 }
 
 /// Symbols that came, wanted or not, over those of the whole image, as the log has it.
-fn percent_received(log: &str) -> u64 {
-    let number = |name: &str| -> u64 {
-        let said = log.split(name).nth(1).expect("it is logged");
-        said.split_whitespace().next().and_then(|it| it.parse().ok()).expect("a number")
-    };
-    number(" received=") * 100 / number(" needed=")
+fn percent_received(receiver: &Process) -> u64 {
+    let (received, needed) = receiver.symbols_logged();
+    received * 100 / needed
 }

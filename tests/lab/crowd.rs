@@ -1,5 +1,4 @@
 //! What receivers cost each other: many at once, and some that come later than others.
-#![expect(clippy::unwrap_used, reason = "test code")]
 
 use std::thread::sleep;
 use std::time::Duration;
@@ -58,11 +57,6 @@ fn receivers_that_start_one_after_another_get_little_twice() {
 
 /// What a receiver got of the image beyond what it needed, in percent of that, as it says itself.
 fn percent_beyond_need(receiver: &Process) -> f64 {
-    let output = receiver.stderr();
-    let line = output.lines().find(|line| line.contains("symbols of the image")).unwrap();
-    let value = |name: &str| -> f64 {
-        let word = line.split_whitespace().find_map(|word| word.strip_prefix(name)).unwrap();
-        word.parse().unwrap()
-    };
-    (value("received=") / value("needed=") - 1.0) * 100.0
+    let (received, needed) = receiver.symbols_logged();
+    (received as f64 / needed as f64 - 1.0) * 100.0
 }

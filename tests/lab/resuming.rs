@@ -28,16 +28,7 @@ fn a_device_of_a_run_that_was_killed_has_no_ends_and_gets_only_what_was_not_flus
     let journal = memory.path("journal");
     let options = ["--resume", "--journal", text(&journal), "--read-back", "-v"];
 
-    let sent_before = lab.sent_bytes();
-    let mut sender = transfer.start_sender(1);
-    let mut killed = transfer.start_receiver_with(0, device.path(), &options);
-    transfer.wait_for(SENT_WHEN_KILLED << 20, &mut sender, sent_before);
-    killed.kill_nine();
-    assert_has_no_ends(device.path());
-    let mut resumed = transfer.start_receiver_with(0, device.path(), &options);
-    resumed.succeed(TRANSFER_DEADLINE);
-    sender.succeed(SENDER_DEADLINE);
-    assert_is(device.path(), &image);
+    let resumed = resume_after_kill(&transfer, device.path(), &options);
     assert!(!journal.exists());
     // Two windows of 32 MiB may have been under way, and what the threads had in hand.
     let found = found_blocks(&resumed);
@@ -58,16 +49,7 @@ fn what_a_device_holds_is_found_without_a_journal_and_an_image_that_changed_a_li
     let device = old_device(&scratch.path("target"));
     let options = ["--resume", "-v"];
 
-    let sent_before = lab.sent_bytes();
-    let mut sender = transfer.start_sender(1);
-    let mut killed = transfer.start_receiver_with(0, device.path(), &options);
-    transfer.wait_for(SENT_WHEN_KILLED << 20, &mut sender, sent_before);
-    killed.kill_nine();
-    assert_has_no_ends(device.path());
-    let mut resumed = transfer.start_receiver_with(0, device.path(), &options);
-    resumed.succeed(TRANSFER_DEADLINE);
-    sender.succeed(SENDER_DEADLINE);
-    assert_is(device.path(), &image);
+    let resumed = resume_after_kill(&transfer, device.path(), &options);
     // The machine did not lose its power: all that was written is there.
     let found = found_blocks(&resumed);
     assert!(found >= SENT_WHEN_KILLED - 32, "{found}\n{}", resumed.output());
@@ -90,6 +72,21 @@ fn what_a_device_holds_is_found_without_a_journal_and_an_image_that_changed_a_li
     assert!((BLOCKS - 5..=BLOCKS - 3).contains(&found), "{found}\n{}", changed.output());
     assert_only_the_rest_was_sent(&changed, found);
     assert!(sent < 8 << 20, "{sent} octets left the sender for three blocks of a MiB");
+}
+
+/// The receiver that goes on, and finishes, where one was killed in the midst of the image.
+fn resume_after_kill(transfer: &Transfer<'_>, device: &Path, options: &[&str]) -> Process {
+    let sent_before = transfer.lab.sent_bytes();
+    let mut sender = transfer.start_sender(1);
+    let mut killed = transfer.start_receiver_with(0, device, options);
+    transfer.wait_for(SENT_WHEN_KILLED << 20, &mut sender, sent_before);
+    killed.kill_nine();
+    assert_has_no_ends(device);
+    let mut resumed = transfer.start_receiver_with(0, device, options);
+    resumed.succeed(TRANSFER_DEADLINE);
+    sender.succeed(SENDER_DEADLINE);
+    assert_is(device, transfer.image);
+    resumed
 }
 
 /// A device with something at the ends of where the image goes.
@@ -122,21 +119,13 @@ fn assert_is(device: &Path, image: &Path) {
 
 /// What the receiver says that it found.
 fn found_blocks(receiver: &Process) -> u64 {
-    let said = receiver.stderr();
-    let words = format!(" of {BLOCKS} blocks were on the target before");
-    let before = said.split_once(&words).map(|(before, _)| before);
-    let found = before.and_then(|before| before.split_whitespace().last()?.parse().ok());
+    let found = receiver.found_of(BLOCKS);
     found.unwrap_or_else(|| panic!("nothing was found\n{}", receiver.output()))
 }
 
 /// Symbols of no more than the blocks that were not found, and two more, have come.
 fn assert_only_the_rest_was_sent(receiver: &Process, found: u64) {
-    let said = receiver.stderr();
-    let number = |name: &str| -> u64 {
-        let word = said.split(name).nth(1).and_then(|rest| rest.split_whitespace().next());
-        word.and_then(|word| word.parse().ok()).expect("it is logged")
-    };
-    let (received, all) = (number(" received="), number(" needed="));
+    let (received, all) = receiver.symbols_logged();
     let rest = all * (BLOCKS - found + 2) / BLOCKS;
     assert!(received <= rest, "{received} of {all} with {found} found\n{}", receiver.output());
 }

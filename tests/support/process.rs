@@ -118,6 +118,29 @@ impl Process {
         }
     }
 
+    /// Symbols of the image that came to a receiver, wanted or not, and those that it needed, as it
+    /// logs them at the end with `-v`.
+    ///
+    /// # Panics
+    /// If it has not.
+    pub fn symbols_logged(&self) -> (u64, u64) {
+        let log = self.stderr();
+        let line = log.lines().find(|line| line.contains("symbols of the image"));
+        let number = |name: &str| -> u64 {
+            let mut words = line.expect("it is logged").split_whitespace();
+            let word = words.find_map(|word| word.strip_prefix(name)).expect("a number");
+            word.parse().expect("a number")
+        };
+        (number("received="), number("needed="))
+    }
+
+    /// How many of the image's blocks, so many with data, a receiver says that its target held.
+    pub fn found_of(&self, blocks: u64) -> Option<u64> {
+        let log = self.stderr();
+        let words = format!(" of {blocks} blocks were on the target before");
+        log.split_once(&words)?.0.split_whitespace().last()?.parse().ok()
+    }
+
     /// Sends `signal`, to this process alone.
     ///
     /// # Panics

@@ -3,13 +3,13 @@
 use std::fs::{File, OpenOptions};
 use std::io::{self, Seek, SeekFrom};
 use std::ops::Range;
-use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
 use nix::errno::Errno;
-use nix::fcntl::{FallocateFlags, Flock, FlockArg, fallocate};
+use nix::fcntl::{FallocateFlags, Flock, FlockArg};
 use nix::libc::O_EXCL;
 
 use super::disk::Disk;
@@ -18,6 +18,7 @@ use super::holes::Holes;
 use super::reading::Reading;
 use super::rescan::reread_partitions;
 use super::sysfs::{BlockDevice, DeviceNumber};
+use super::zeroes;
 use crate::error::TargetError;
 
 /// An open block device.
@@ -99,7 +100,9 @@ impl Device {
     }
 
     /// Makes a range read as zeroes, in the way that the operator has chosen. A plain discard is
-    /// none: what is read after it is up to the device.
+    /// none: what is read after it is up to the device. To punch a hole into a device is to discard
+    /// the range where that makes zeroes of it for sure, and fails elsewhere. To zero a range keeps
+    /// its space and always works, at worst by writing (BLKZEROOUT).
     pub(super) fn zero(&self, range: Range<u64>) -> io::Result<()> {
         let mut start = range.start;
         // What the disk holds, not what is left in memory of a flush that failed.
@@ -114,34 +117,15 @@ impl Device {
             let is_done = match (self.holes, &mut reading) {
                 (Holes::Skip, Some(reading)) => is_zero(reading, &piece)?,
                 (Holes::Zero | Holes::Skip, _) => false,
-                (Holes::Discard, _) => self.fallocate(FallocateFlags::FALLOC_FL_PUNCH_HOLE, &piece),
+                (Holes::Discard, _) => {
+                    zeroes::allocate(&self.file, FallocateFlags::FALLOC_FL_PUNCH_HOLE, &piece)
+                }
             };
             // The kernel refuses the odd end of an image.
-            if !is_done && !self.fallocate(FallocateFlags::FALLOC_FL_ZERO_RANGE, &piece) {
-                self.write_zeroes(piece)?;
+            let way = FallocateFlags::FALLOC_FL_ZERO_RANGE;
+            if !is_done && !zeroes::allocate(&self.file, way, &piece) {
+                zeroes::write(&self.file, piece)?;
             }
-        }
-        Ok(())
-    }
-
-    /// To punch a hole into a device is to discard the range where that makes zeroes of it for
-    /// sure, and fails elsewhere. To zero a range keeps its space and always works, at worst by
-    /// writing (BLKZEROOUT).
-    fn fallocate(&self, way: FallocateFlags, range: &Range<u64>) -> bool {
-        let (Ok(start), Ok(end)) = (i64::try_from(range.start), i64::try_from(range.end)) else {
-            return false;
-        };
-        let way = way | FallocateFlags::FALLOC_FL_KEEP_SIZE;
-        fallocate(&*self.file, way, start, end - start).is_ok()
-    }
-
-    fn write_zeroes(&self, range: Range<u64>) -> io::Result<()> {
-        let mut start = range.start;
-        while start < range.end {
-            let rest = usize::try_from(range.end - start).unwrap_or(usize::MAX);
-            let piece = &ZEROES[..rest.min(ZEROES.len())];
-            self.file.write_all_at(piece, start)?;
-            start += piece.len() as u64;
         }
         Ok(())
     }
@@ -151,7 +135,7 @@ fn is_zero(reading: &mut Reading, range: &Range<u64>) -> io::Result<bool> {
     let len = usize::try_from(range.end - range.start).unwrap_or(usize::MAX);
     let mut octets = vec![0; len];
     reading.read(&mut octets, range.start)?;
-    Ok(octets.chunks(ZEROES.len()).all(|piece| *piece == ZEROES[..piece.len()]))
+    Ok(zeroes::are_zero(&octets))
 }
 
 /// Where a piece of what is to be zeroed ends: at whole sectors, but for what is less than one.
@@ -208,8 +192,6 @@ const ZERO_PIECE_BYTES: u64 = 64 << 20;
 const LOCK_RETRY: Duration = Duration::from_millis(50);
 /// Two seconds in all: a lock held longer is held by somebody who means it.
 const LOCK_ATTEMPTS: u32 = 40;
-/// Enough for one system call to be worth it.
-static ZEROES: [u8; 256 << 10] = [0; 256 << 10];
 
 #[cfg(test)]
 mod tests {

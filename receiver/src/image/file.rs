@@ -9,17 +9,18 @@ use std::fs::{self, File, Metadata, OpenOptions, Permissions};
 use std::io;
 use std::ops::Range;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 
 use imgcast_common::prng::Prng;
 use nix::errno::Errno;
-use nix::fcntl::{AT_FDCWD, FallocateFlags, Flock, FlockArg, RenameFlags, fallocate, renameat2};
+use nix::fcntl::{AT_FDCWD, FallocateFlags, Flock, FlockArg, RenameFlags, renameat2};
 use nix::libc::O_NOFOLLOW;
 use nix::sys::statvfs::fstatvfs;
 use nix::unistd::geteuid;
 
 use super::guard::DeviceUse;
+use super::zeroes;
 use crate::error::{Error, TargetError};
 
 /// The temporary of an output file. Dropped without [`commit`](Self::commit), it is removed.
@@ -137,22 +138,10 @@ impl OutputFile {
         if !self.had_before() || range.is_empty() {
             return Ok(());
         }
-        let numbers = (i64::try_from(range.start), i64::try_from(range.end - range.start));
-        let way = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
-        if let (Ok(start), Ok(len)) = numbers
-            && fallocate(&self.file, way, start, len).is_ok()
-        {
+        if zeroes::allocate(&self.file, FallocateFlags::FALLOC_FL_PUNCH_HOLE, &range) {
             return Ok(());
         }
-        let zeroes = [0; 64 << 10];
-        let mut start = range.start;
-        while start < range.end {
-            let rest = usize::try_from(range.end - start).unwrap_or(usize::MAX);
-            let piece = &zeroes[..rest.min(zeroes.len())];
-            self.file.write_all_at(piece, start)?;
-            start += piece.len() as u64;
-        }
-        Ok(())
+        zeroes::write(&self.file, range)
     }
 
     /// The output, with all links followed.

@@ -37,6 +37,7 @@ mod sysfs;
 mod target;
 mod workbench;
 mod writer;
+mod zeroes;
 
 #[cfg(test)]
 mod flaky;
