@@ -8,9 +8,9 @@
 //! The program itself, its stacks and what lies between socket and session come on top, and stay
 //! below 32 MiB.
 
-use std::{fs, thread};
+use std::fs;
 
-use imgcast_common::{layout::BLOCK_LOG2_DEFAULT, units::ByteSize};
+use imgcast_common::{layout::BLOCK_LOG2_DEFAULT, pool::Pool, units::ByteSize};
 
 use crate::error::Error;
 
@@ -18,20 +18,20 @@ use crate::error::Error;
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Memory {
     bytes: u64,
-    cores: usize,
+    threads_max: usize,
 }
 
 impl Memory {
     /// So many octets on this machine.
     #[must_use]
     pub fn new(bytes: u64) -> Self {
-        Self { bytes, cores: thread::available_parallelism().map_or(1, usize::from) }
+        Self { bytes, threads_max: Pool::threads_beside_others() }
     }
 
     /// As much as so many blocks take on one core.
     #[must_use]
     pub const fn for_blocks(blocks: u64, block_size: u64) -> Self {
-        Self { bytes: bytes_for(blocks, block_size), cores: 1 }
+        Self { bytes: bytes_for(blocks, block_size), threads_max: 1 }
     }
 
     /// Octets in all.
@@ -40,14 +40,14 @@ impl Memory {
         self.bytes
     }
 
-    /// How many threads decode blocks of `block_size` octets: as many as there are cores, unless
-    /// their scratch would take more than a quarter of what an index of `index_bytes` leaves;
-    /// always one.
+    /// How many threads decode blocks of `block_size` octets: half as many as there are cores,
+    /// unless their scratch would take more than a quarter of what an index of `index_bytes`
+    /// leaves; always one.
     #[must_use]
     pub fn threads(&self, block_size: u64, index_bytes: u64) -> usize {
         let left = self.bytes.saturating_sub(bytes_for_index(index_bytes));
         let affordable = left / 4 / scratch_bytes(block_size).max(1);
-        self.cores.min(usize::try_from(affordable).unwrap_or(usize::MAX)).max(1)
+        self.threads_max.min(usize::try_from(affordable).unwrap_or(usize::MAX)).max(1)
     }
 
     /// How many blocks of `block_size` octets there is room for, beside an index of `index_bytes`;
@@ -154,7 +154,7 @@ mod tests {
 
     #[test]
     fn eight_blocks_there_always_are() {
-        let one = |bytes| Memory { bytes, cores: 1 };
+        let one = |bytes| Memory { bytes, threads_max: 1 };
         assert_eq!(Memory::for_blocks(1024, 1 << 20).blocks(1 << 20, 0), 1024);
         assert_eq!(one(1 << 20).blocks(8 << 20, 0), 8);
         assert_eq!(one(0).blocks(0, 0), 8);
@@ -164,11 +164,15 @@ mod tests {
 
     #[test]
     fn blocks_with_their_repair_symbols_and_the_scratch_fit_into_the_memory() {
-        for (mebibytes, block_log2, cores) in [16, 64, 256, 1024].into_iter().flat_map(|memory| {
-            (20..=23).flat_map(move |log2| [1, 2, 32].map(|cores| (memory, log2, cores)))
-        }) {
-            let (memory, block_size) = (Memory { bytes: mebibytes << 20, cores }, 1 << block_log2);
-            let what = format!("{mebibytes} MiB, {cores} cores, blocks of {block_size}");
+        for (mebibytes, block_log2, threads_max) in
+            [16, 64, 256, 1024].into_iter().flat_map(|memory| {
+                (20..=23)
+                    .flat_map(move |log2| [1, 2, 32].map(|threads_max| (memory, log2, threads_max)))
+            })
+        {
+            let (memory, block_size) =
+                (Memory { bytes: mebibytes << 20, threads_max }, 1 << block_log2);
+            let what = format!("{mebibytes} MiB, {threads_max} threads, blocks of {block_size}");
             if memory.check(block_size, 2 << 20).is_err() {
                 assert_eq!(memory.threads(block_size, 2 << 20), 1, "{what}");
                 continue;
@@ -183,7 +187,7 @@ mod tests {
 
     #[test]
     fn the_scratch_of_a_thread_grows_with_the_blocks() {
-        let memory = Memory { bytes: 256 << 20, cores: 32 };
+        let memory = Memory { bytes: 256 << 20, threads_max: 32 };
         let threads = (20..=23).map(|log2| memory.threads(1 << log2, 0));
         assert_eq!(threads.collect::<Vec<_>>(), [14, 7, 3, 1]);
         assert_eq!(memory.blocks(8 << 20, 0), 20, "36 MiB of scratch, 55 MiB for repair");
@@ -191,7 +195,7 @@ mod tests {
 
     #[test]
     fn little_memory_has_few_threads_and_a_large_index_few_blocks() {
-        let threads = |bytes| Memory { bytes, cores: 8 }.threads(1 << 20, 0);
+        let threads = |bytes| Memory { bytes, threads_max: 8 }.threads(1 << 20, 0);
         assert_eq!([0, 32 << 20, 64 << 20, 1 << 30].map(threads), [1, 1, 3, 8]);
         assert_eq!(Memory::for_blocks(64, 1 << 20).blocks(1 << 20, 12 << 20), 52);
     }
@@ -201,7 +205,7 @@ mod tests {
         for (block_size, index_bytes, least) in
             [(1 << 20, 0, 16), (8 << 20, 0, 122), (1 << 20, 33 << 20, 74)]
         {
-            let memory = |bytes| Memory { bytes, cores: 4 };
+            let memory = |bytes| Memory { bytes, threads_max: 4 };
             let error = memory((least << 20) - 1).check(block_size, index_bytes).unwrap_err();
             assert!(error.to_string().ends_with(&format!(" at least {least}M")), "{error}");
             assert_eq!(error.exit_code(), 2);

@@ -12,13 +12,13 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    thread,
     time::{Duration, Instant},
 };
 
 use imgcast_common::{
     id::SessionId,
     net::{Batch, BatchSender, Interface, NetError, NodeSocket},
+    pool::Pool,
     prng::Prng,
     tree::index_hash,
     wire::{AbortReason, Message, Role, WireError},
@@ -132,7 +132,6 @@ impl Driver {
         if grant.is_cut() {
             debug!(granted = grant.granted_bytes, "feedback has a small socket buffer");
         }
-        let threads = thread::available_parallelism().map_or(1, usize::from);
         let index_bytes = Arc::new(offer.index.to_bytes());
         let (hash, port) = (index_hash(&index_bytes), socket.local().port());
         let session_config = session_config(config, interface, &offer, addresses, hash, port);
@@ -145,7 +144,7 @@ impl Driver {
             Arc::clone(&offer.index),
             index_bytes,
             offer.layout,
-            threads,
+            Pool::threads_beside_others(),
             TURNS_QUEUED_MAX,
         )?;
         let (inputs_sender, inputs) = mpsc::channel(INPUTS_MAX);
