@@ -150,12 +150,15 @@ impl<'a> Driver<'a> {
             }
             let wake_at = self.session.poll_timeout().unwrap_or_else(|| now() + TICK);
             tokio::select! {
-                Some(arrival) = self.arrivals.recv() => self.arrived(arrival)?,
-                Some(work) = self.work.recv() => self.worked(work),
-                () = tokio::time::sleep_until(wake_at.into()) => {}
-                _ = ticks.tick() => self.tick(),
+                // What is seldom comes first, and blocks that were checked go on to be written
+                // before more symbols are read: in no order five batches of those are for each.
+                biased;
                 _ = interrupts.recv() => self.interrupt(Signal::SIGINT)?,
                 _ = terminations.recv() => self.interrupt(Signal::SIGTERM)?,
+                _ = ticks.tick() => self.tick(),
+                Some(work) = self.work.recv() => self.worked(work),
+                Some(arrival) = self.arrivals.recv() => self.arrived(arrival)?,
+                () = tokio::time::sleep_until(wake_at.into()) => {}
             }
             self.session.handle_timeout(now());
         }
@@ -181,10 +184,9 @@ impl<'a> Driver<'a> {
     fn arrived(&mut self, arrival: Arrival) -> Result<(), Error> {
         match arrival {
             Arrival::Datagrams(via, batch) => {
-                let begun = now();
                 let octets = self.read(via, &batch);
                 self.note_overflow(via, &batch);
-                self.note_pace(via, begun, octets);
+                self.note_pace(via, octets);
                 Ok(())
             }
             Arrival::Broken(error) => Err(error),
@@ -222,10 +224,10 @@ impl<'a> Driver<'a> {
     }
 
     /// Tells the session, and it the sender, whether more arrives than can be worked off.
-    fn note_pace(&mut self, via: Via, begun: Instant, octets: usize) {
+    fn note_pace(&mut self, via: Via, octets: usize) {
         let (now, is_crowded) = (now(), self.arrivals.len() >= CROWDED_BATCHES);
         if via == Via::Group
-            && let Some(behind) = self.pace.note(begun, now, octets, is_crowded)
+            && let Some(behind) = self.pace.note(now, octets, is_crowded)
         {
             self.session.handle_pace(now, behind);
         }

@@ -304,8 +304,13 @@ impl Session {
 
     /// What the sender is told that this receiver takes, in kB/s; 0 for what is not known.
     fn drain_rate(&self) -> u32 {
-        let drain = Some(self.drain_kilobytes).filter(|drain| *drain > 0);
-        drain.into_iter().chain(self.behind_kilobytes).min().unwrap_or(0)
+        let is_short = self.free_blocks() < self.memory_blocks() / 4;
+        match self.behind_kilobytes {
+            // What was written more slowly still finds room.
+            Some(behind) if self.drain_kilobytes == 0 || !is_short => behind,
+            Some(behind) => behind.min(self.drain_kilobytes),
+            None => self.drain_kilobytes,
+        }
     }
 
     /// Says soon how it goes, unless that was said just now.

@@ -204,7 +204,7 @@ impl Session {
     }
 
     /// Blocks that memory holds.
-    fn memory_blocks(&self) -> usize {
+    pub(super) fn memory_blocks(&self) -> usize {
         let Some(image) = &self.image else { return 0 };
         let index_bytes = self.index.as_ref().map_or(0, |index| index.layout().bytes());
         let block_size = image.layout().block_size();

@@ -21,6 +21,7 @@ use super::{
     probe::{LOSS_SUSPECT, Probe, Running},
     samples::{EXCESS_MAX, Sample, Samples},
     search::{Limit, PERIOD, Search, datagrams_min, excess_max, part},
+    strain::{Strain, Strained},
 };
 
 /// Decides the rate.
@@ -35,7 +36,7 @@ pub(super) struct Governor {
     searches: bool,
     limit: Limit,
     search: Search,
-    was_held_back: bool,
+    strain: Strain,
     period_at: Instant,
     /// Datagrams that had been sent to the group when it was told of the present rate; `None`
     /// until then. With that SYNC receivers begin to count anew.
@@ -67,7 +68,7 @@ impl Governor {
             searches: rate_start < rate_max,
             limit: Limit::Network,
             search: Search::new(rate_max, rate_start < rate_max),
-            was_held_back: false,
+            strain: Strain::default(),
             period_at: now,
             sent_when_told: None,
             samples: Samples::default(),
@@ -225,10 +226,10 @@ impl Governor {
         self.polled = false;
         self.samples.forget_before(now.checked_sub(5 * period));
         let reported = std::mem::take(&mut self.reported);
-        // The queues that the last rate filled have to empty first.
-        let is_judged = known.is_some() && !std::mem::take(&mut self.was_held_back);
-        if held_back > HELD_BACK_MAX && is_judged {
-            self.on_held_back(now, held_back);
+        if let Some(strained) = self.strain.judge(known, self.starting) {
+            if strained == Strained::Certainly {
+                self.on_held_back(now, held_back);
+            }
         } else if !reported {
             self.on_silence(now);
         } else if let Some(loss) = self.samples.quantile(|sample| sample.loss)
@@ -259,7 +260,6 @@ impl Governor {
         self.starting = false;
         self.probe.end(now);
         self.climb.stop();
-        self.was_held_back = true;
         self.limit = Limit::Local;
         self.capacity = part(self.rate, (1.0 - share).max(HELD_BACK_RATE_MIN));
         self.set_rate(self.capacity + self.capacity / STEPS);
@@ -379,9 +379,7 @@ const REST_PERIODS: u32 = 2;
 const SHARE_OF_HOSTS: f64 = 0.9;
 /// However much of a burst was lost: half of the rate before it, which had not been too much.
 const RATE_SHARE_MIN: f64 = 1.0 / 4.0;
-/// A machine that does not take this share of the schedule is the limit, one that takes all but
-/// the other could take more.
-const HELD_BACK_MAX: f64 = 0.03;
+/// A machine that takes all but this share of the schedule could take more.
 const HELD_BACK_MIN: f64 = 0.005;
 /// A single look says no more than this: a stall is no slow link.
 const HELD_BACK_RATE_MIN: f64 = 1.0 / 8.0;
@@ -505,6 +503,19 @@ mod tests {
         let slow = GIGABIT / 20;
         assert!(rates[1..30].iter().all(|rate| (slow..slow * 13 / 10).contains(rate)), "{rates:?}");
         assert!(rates[59] > GIGABIT && rates[59] < GIGABIT * 13 / 10, "{rates:?}");
+    }
+
+    #[test]
+    fn a_thread_that_stalls_once_at_the_start_is_no_slow_link() {
+        let mut trial = Trial::new(GIGABIT, 10 * GIGABIT);
+        trial.period_held_back(&[(0, 0.0)], 0.06);
+        assert_eq!(trial.governor.rate(), GIGABIT, "it is looked at once more");
+        for _ in 0..4 {
+            trial.period_held_back(&[(0, 0.0)], 0.0);
+        }
+        assert_eq!(trial.governor.rate(), 10 * GIGABIT);
+        trial.period_held_back(&[(0, 0.0)], 0.5);
+        assert!(trial.governor.rate() < 6 * GIGABIT, "later periods are long enough");
     }
 
     #[test]

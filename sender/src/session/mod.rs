@@ -33,6 +33,7 @@ mod samples;
 mod search;
 mod sending;
 mod slowness;
+mod strain;
 mod syncs;
 mod types;
 mod unicast;

@@ -32,8 +32,6 @@ pub(super) struct Intake {
     sockets: [Queue; 2],
     /// Batches that wait for the loop; it works on the first.
     batches: VecDeque<Batch>,
-    /// Since when.
-    begun: Duration,
     pace: Pace,
     /// Datagrams that the session knows to be dropped.
     overflowed: u64,
@@ -111,7 +109,6 @@ impl Intake {
             slots: if around.fidelity == Fidelity::Rank { JOINED_SLOTS } else { PLAIN_SLOTS },
             sockets: [queue(GROUP_BATCHES), queue(OWN_BATCHES)],
             batches: VecDeque::new(),
-            begun: Duration::ZERO,
             pace: Pace::new(around.instant()),
             overflowed: 0,
         }
@@ -155,10 +152,9 @@ impl Intake {
         self.batches.len() == 1
     }
 
-    /// How long the first batch takes from now on.
-    fn begin(&mut self, now: Duration) -> Option<Duration> {
+    /// How long the first batch takes.
+    fn begin(&self) -> Option<Duration> {
         let octets = octets(&self.batches.front()?.arrivals) as u64;
-        self.begun = now;
         Some(Duration::from_nanos(octets * 1_000_000_000 / self.config.bytes_per_second.max(1)))
     }
 }
@@ -237,7 +233,7 @@ impl ReceiverNode {
     }
 
     fn begin_work(&mut self, around: &mut Surroundings) {
-        if let Some(wait) = self.intake.as_mut().and_then(|intake| intake.begin(around.now)) {
+        if let Some(wait) = self.intake.as_ref().and_then(Intake::begin) {
             self.task_after(around, wait, Task::WorkedOff);
         }
     }
@@ -278,10 +274,9 @@ impl ReceiverNode {
         if dropped > before {
             self.session.handle_overflow(intake.overflowed);
         }
-        let begun = now - (around.now - intake.begun);
         let is_crowded = intake.batches.len() >= GROUP_BATCHES / 2;
         if socket == Socket::Group
-            && let Some(behind) = intake.pace.note(begun, now, octets, is_crowded)
+            && let Some(behind) = intake.pace.note(now, octets, is_crowded)
             && !around.has(PlantedBug::PaceUntold)
         {
             self.session.handle_pace(now, behind);

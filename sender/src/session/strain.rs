@@ -1,0 +1,34 @@
+//! Whether the sender's own machine or link takes what the schedule wants.
+
+/// What the last control periods showed.
+#[derive(Debug, Default)]
+pub(super) struct Strain {
+    /// The rate became what was taken: the queues that the one before filled have to empty first.
+    was_certain: bool,
+    /// Less was taken than was wanted.
+    was_there: bool,
+}
+
+/// How sure it is that they are the limit.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Strained {
+    /// A thread that was not scheduled for a moment looks alike in the short periods of the start.
+    Perhaps,
+    Certainly,
+}
+
+impl Strain {
+    /// At the end of a control period: `held_back` is the share of the schedule that they did not
+    /// take in it, if that can be told. `None` if they are not the limit.
+    pub(super) fn judge(&mut self, held_back: Option<f64>, is_starting: bool) -> Option<Strained> {
+        let was_certain = std::mem::take(&mut self.was_certain);
+        let known = held_back.filter(|_| !was_certain);
+        let was_there = std::mem::replace(&mut self.was_there, known > Some(HELD_BACK_MAX));
+        self.was_certain = self.was_there && (was_there || !is_starting);
+        let certain = if self.was_certain { Strained::Certainly } else { Strained::Perhaps };
+        self.was_there.then_some(certain)
+    }
+}
+
+/// A machine that does not take this share of the schedule is the limit.
+const HELD_BACK_MAX: f64 = 0.03;
