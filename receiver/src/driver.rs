@@ -186,7 +186,7 @@ impl<'a> Driver<'a> {
             Arrival::Datagrams(via, batch) => {
                 let octets = self.read(via, &batch);
                 self.note_overflow(via, &batch);
-                self.note_pace(via, octets);
+                self.note_pace(octets);
                 Ok(())
             }
             Arrival::Broken(error) => Err(error),
@@ -224,11 +224,9 @@ impl<'a> Driver<'a> {
     }
 
     /// Tells the session, and it the sender, whether more arrives than can be worked off.
-    fn note_pace(&mut self, via: Via, octets: usize) {
+    fn note_pace(&mut self, octets: usize) {
         let (now, is_crowded) = (now(), self.arrivals.len() >= CROWDED_BATCHES);
-        if via == Via::Group
-            && let Some(behind) = self.pace.note(now, octets, is_crowded)
-        {
+        if let Some(behind) = self.pace.note(now, octets, is_crowded) {
             self.session.handle_pace(now, behind);
         }
     }

@@ -21,9 +21,9 @@ impl Strain {
     /// At the end of a control period: `held_back` is the share of the schedule that they did not
     /// take in it, if that can be told. `None` if they are not the limit.
     pub(super) fn judge(&mut self, held_back: Option<f64>, is_starting: bool) -> Option<Strained> {
-        let was_certain = std::mem::take(&mut self.was_certain);
-        let known = held_back.filter(|_| !was_certain);
-        let was_there = std::mem::replace(&mut self.was_there, known > Some(HELD_BACK_MAX));
+        let held_back = held_back?;
+        let is_there = held_back > HELD_BACK_MAX && !std::mem::take(&mut self.was_certain);
+        let was_there = std::mem::replace(&mut self.was_there, is_there);
         self.was_certain = self.was_there && (was_there || !is_starting);
         let certain = if self.was_certain { Strained::Certainly } else { Strained::Perhaps };
         self.was_there.then_some(certain)

@@ -275,8 +275,7 @@ impl ReceiverNode {
             self.session.handle_overflow(intake.overflowed);
         }
         let is_crowded = intake.batches.len() >= GROUP_BATCHES / 2;
-        if socket == Socket::Group
-            && let Some(behind) = intake.pace.note(now, octets, is_crowded)
+        if let Some(behind) = intake.pace.note(now, octets, is_crowded)
             && !around.has(PlantedBug::PaceUntold)
         {
             self.session.handle_pace(now, behind);
