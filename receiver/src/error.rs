@@ -107,6 +107,18 @@ pub enum Error {
         /// What the network gave instead.
         heard: Box<Heard>,
     },
+    /// The sender's image is not any more what it announced, or cannot be read.
+    #[error(
+        "the sender has this image no more, with {} missing here (its last words: \
+         {last_words:?}); mend that and start both again, with --resume to fetch only what differs",
+        Counted::blocks(*.missing_blocks)
+    )]
+    ImageGone {
+        /// Blocks still missing.
+        missing_blocks: u32,
+        /// The text of its ABORT.
+        last_words: String,
+    },
     /// The sender put this receiver out.
     #[error("the sender ejected this receiver: {}", eject_text(*.reason))]
     Ejected {
@@ -281,6 +293,7 @@ impl Error {
             Self::NoSender { .. } => "no-sender",
             Self::SessionEnding { .. } => "session-ending",
             Self::SenderGone { .. } => "sender-gone",
+            Self::ImageGone { .. } => "image-gone",
             Self::Ejected { .. } => "ejected",
             Self::Refused { .. } => "refused",
             Self::Stalled { .. } => "stalled",
@@ -311,7 +324,7 @@ impl Error {
             Self::Stalled { .. } => 6,
             Self::Target(_) | Self::NotOffered { .. } | Self::SeveralOffered { .. } => 7,
             Self::Write { .. } | Self::Flush { .. } | Self::Rename { .. } => 8,
-            Self::BlockWrong { .. } | Self::IndexWrong { .. } => 9,
+            Self::BlockWrong { .. } | Self::IndexWrong { .. } | Self::ImageGone { .. } => 9,
             Self::Version { .. } => 10,
             Self::Lacking { .. } => 11,
             Self::ReadBack { .. } => 12,
@@ -410,6 +423,7 @@ mod tests {
                     heard: heard(3),
                 },
             ),
+            (9, Error::ImageGone { missing_blocks: 1, last_words: text() }),
             (5, Error::Ejected { reason: EjectReason::Slow }),
             (5, Error::Refused { sender, reason: RefuseReason::Full }),
             (6, Error::Stalled { waited, sender, missing_blocks: 7, heard: heard(9) }),

@@ -55,6 +55,7 @@ impl Circumstances<'_> {
             Failure::SenderGone(last_words) => {
                 Error::SenderGone { waited: receive_timeout, missing_blocks, last_words, heard }
             }
+            Failure::ImageGone(last_words) => Error::ImageGone { missing_blocks, last_words },
             Failure::Stalled => {
                 Error::Stalled { waited: receive_timeout, sender, missing_blocks, heard }
             }

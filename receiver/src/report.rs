@@ -158,7 +158,8 @@ impl Report {
         if self.wants_any {
             format!("offers heard on {place}: {offers}; listening for others")
         } else {
-            format!("waiting for {wanted}: {offers} other offers heard on {place}")
+            let others = Counted(offers as u64, "other offer", "other offers");
+            format!("waiting for {wanted}: {others} heard on {place}")
         }
     }
 
@@ -240,6 +241,16 @@ impl Report {
             Notice::WrongIndex => "the index was wrong and is fetched again".into(),
             Notice::OtherVersion(version) => {
                 format!("a sender of protocol version {version} is heard; we speak another one")
+            }
+            Notice::OtherImage(other) => {
+                let (name, size) = (&other.announce.name, other.announce.layout.bytes());
+                format!(
+                    "{} offers another image as {name} ({}), {}; to take that one, stop this \
+                     receiver and start it again, with --resume to fetch only what differs",
+                    other.sender.ip(),
+                    ByteSize(size),
+                    other.announce.image
+                )
             }
         };
         self.console.say(&text);

@@ -256,8 +256,13 @@ impl Driver {
             Err(error) => {
                 self.offer.cache.remove(&self.offer.source, &self.offer.layout);
                 let text = error.to_string();
+                // Only of an image that is gone do receivers wait for no other sender.
+                let reason = match error {
+                    Error::Internal { .. } => AbortReason::Internal,
+                    _ => AbortReason::Image,
+                };
                 self.failure.get_or_insert(error);
-                self.session.handle_stop(now(), AbortReason::Image, &text);
+                self.session.handle_stop(now(), reason, &text);
             }
         }
     }

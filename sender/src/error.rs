@@ -67,7 +67,7 @@ pub enum Error {
     /// The image is not any more what was announced.
     #[error(
         "the image changed while it was being sent: {} at offset {offset}; find out what writes \
-         to it, stop that, and send it again (receivers keep only what they verified)",
+         to it, stop that, and send it again",
         path.display()
     )]
     ImageChanged {
@@ -75,6 +75,20 @@ pub enum Error {
         path: PathBuf,
         /// Where it was noticed: the start of a block, or the end if it was between two blocks.
         offset: u64,
+    },
+    /// The image is not as long any more as what was announced.
+    #[error(
+        "the image was truncated while it was being sent: to {bytes_now} octets, from \
+         {bytes_before}: {}; find out what does that, stop it, and send a whole image again",
+        path.display()
+    )]
+    ImageTruncated {
+        /// The image.
+        path: PathBuf,
+        /// Its length when it was opened, in octets.
+        bytes_before: u64,
+        /// Its length when that was noticed.
+        bytes_now: u64,
     },
     /// An address that should be a multicast group is none.
     #[error(
@@ -177,6 +191,7 @@ impl Error {
             Self::ImageTooLarge { .. } => "image-too-large",
             Self::ImageRead { .. } => "image-read",
             Self::ImageChanged { .. } => "image-changed",
+            Self::ImageTruncated { .. } => "image-truncated",
             Self::NotAGroup { .. } => "not-a-group",
             Self::FamiliesDiffer { .. } => "families-differ",
             Self::WaitsCross { .. } => "waits-cross",
@@ -200,7 +215,7 @@ impl Error {
             | Self::ImageEmpty { .. }
             | Self::ImageTooLarge { .. } => exit::PREFLIGHT,
             Self::ImageRead { .. } => exit::READ,
-            Self::ImageChanged { .. } => exit::VERIFICATION,
+            Self::ImageChanged { .. } | Self::ImageTruncated { .. } => exit::VERIFICATION,
             Self::NotAGroup { .. }
             | Self::FamiliesDiffer { .. }
             | Self::WaitsCross { .. }
@@ -332,6 +347,11 @@ mod tests {
             (Error::ImageTooLarge { path: path(), size, size_max: size }, "image-too-large", 3),
             (Error::ImageRead { path: path(), offset: 7, source: source() }, "image-read", 8),
             (Error::ImageChanged { path: path(), offset: 7 }, "image-changed", 9),
+            (
+                Error::ImageTruncated { path: path(), bytes_before: 9, bytes_now: 7 },
+                "image-truncated",
+                9,
+            ),
             (Error::NotAGroup { option: "--x", address: v4 }, "not-a-group", 2),
             (Error::FamiliesDiffer { rendezvous: v4, data: v6 }, "families-differ", 2),
             (Error::WaitsCross { min, max }, "waits-cross", 2),
@@ -372,7 +392,7 @@ mod tests {
             assert_eq!((error.code(), error.exit_code()), (code, exit_code), "{error}");
         }
         let codes: BTreeSet<_> = all().iter().map(|(error, ..)| error.code()).collect();
-        assert_eq!(codes.len(), 21, "16 variants besides Network, and five kinds of that");
+        assert_eq!(codes.len(), 22, "17 variants besides Network, and five kinds of that");
     }
 
     #[test]

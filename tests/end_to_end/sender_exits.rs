@@ -86,7 +86,7 @@ fn a_sender_whose_image_changes_exits_with_9_and_tells_the_receivers() {
     let stage = Stage::new();
     let image = stage.image("image", &random(LONG));
     let mut sender = stage.send(&image, &SLOW);
-    let mut receiver = stage.receive("copy", &["--receive-timeout", "3"]);
+    let mut receiver = stage.receive("copy", &[]);
     receiver.say("loss 0.0 %", DEADLINE);
     let file = OpenOptions::new().write(true).open(&image).unwrap();
     for block in 0..LONG / BLOCK {
@@ -96,8 +96,9 @@ fn a_sender_whose_image_changes_exits_with_9_and_tells_the_receivers() {
     let said = sender.stderr();
     let words = "error[image-changed]: the image changed while it was being sent: ";
     assert!(said.contains(words) && said.contains(image.to_str().unwrap()), "{said}");
-    receiver.exit_with(4, DEADLINE);
+    receiver.exit_with(9, DEADLINE);
     let said = receiver.stderr();
     assert!(said.contains("the sender ended the session: the image changed"), "{said}");
+    assert!(said.contains("error[image-gone]: the sender has this image no more"), "{said}");
     assert_eq!(stage.outputs(), [""; 0]);
 }

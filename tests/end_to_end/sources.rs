@@ -18,18 +18,20 @@ use crate::stage::{BLOCK, DEADLINE, LONG, SLOW, Stage, assert_holds, random};
 fn an_image_that_is_cut_short_ends_the_session_at_every_receiver_and_nobody_has_it() {
     let stage = Stage::new();
     let image = stage.image("image", &random(LONG));
-    let (mut sender, mut receivers) = begin(&stage, &image, SOON);
+    let (mut sender, mut receivers) = begin(&stage, &image, LATE);
     File::options().write(true).open(&image).unwrap().set_len(BLOCK as u64).unwrap();
     sender.exit_with(9, DEADLINE);
-    assert!(sender.stderr().contains("error[image-changed]: "), "{}", sender.output());
-    assert_over(&stage, &sender, &mut receivers, "the image changed while it was being sent: ");
+    assert!(sender.stderr().contains("error[image-truncated]: "), "{}", sender.output());
+    let words =
+        format!("the image was truncated while it was being sent: to {BLOCK} octets, from ");
+    assert_over(&stage, &sender, &mut receivers, &(words + &LONG.to_string()));
 }
 
 #[test]
 fn an_image_that_is_written_to_ends_the_session_at_every_receiver_and_nobody_has_it() {
     let stage = Stage::new();
     let image = stage.image("image", &random(LONG));
-    let (mut sender, mut receivers) = begin(&stage, &image, SOON);
+    let (mut sender, mut receivers) = begin(&stage, &image, LATE);
     let file = OpenOptions::new().write(true).open(&image).unwrap();
     for block in 0..LONG / BLOCK {
         // The last octet of each: nothing of a block is sent before all of it is hashed.
@@ -47,7 +49,7 @@ fn an_image_that_cannot_be_read_any_more_ends_the_session_and_nobody_has_it() {
         Ok(disk) => disk,
         Err(reason) => return skip(name, &reason),
     };
-    let (mut sender, mut receivers) = begin(&stage, disk.path(), SOON);
+    let (mut sender, mut receivers) = begin(&stage, disk.path(), LATE);
     // What is behind the device goes away, and with it what the kernel remembers of it.
     disk.cut_to(0);
     run(&["blockdev", "--flushbufs", disk.path().to_str().unwrap()]).unwrap();
@@ -94,13 +96,16 @@ fn begin(stage: &Stage, image: &Path, timeout: &str) -> (Process, [Process; 3]) 
     (sender, receivers)
 }
 
-/// Every receiver was told so and has gone, nothing is left of any copy, and no row of the sender's
-/// table has one.
+/// Every receiver was told so and has gone at once, nothing is left of any copy, and no row of the
+/// sender's table has one.
 fn assert_over(stage: &Stage, sender: &Process, receivers: &mut [Process], words: &str) {
     for receiver in receivers {
-        receiver.exit_with(4, DEADLINE);
+        receiver.exit_with(9, AT_ONCE);
         let told = format!("the sender ended the session: {words}");
         assert!(receiver.stderr().contains(&told), "{}", receiver.output());
+        let why = "error[image-gone]: the sender has this image no more, with ";
+        let line = receiver.stderr().lines().find(|line| line.starts_with(why)).map(str::to_owned);
+        assert!(line.is_some_and(|line| line.contains(words)), "{}", receiver.output());
         assert!(!receiver.output().contains("verified "), "{}", receiver.output());
     }
     assert!(!sender.output().contains("has the image"), "{}", sender.output());
@@ -125,9 +130,10 @@ fn percent_of(receiver: &mut Process, least: u32) -> u32 {
     percent
 }
 
-/// Seconds that a receiver waits where no sender is to come any more, and where one is.
-const SOON: &str = "3";
+/// Seconds that a receiver waits for a sender to come back.
 const LATE: &str = "40";
+/// Much shorter than that.
+const AT_ONCE: Duration = Duration::from_secs(10);
 const RECEIVERS: [&str; 3] = ["one", "two", "three"];
 /// Percent, of an image that takes seven seconds.
 const KILLED_AT: u32 = 30;

@@ -28,7 +28,7 @@ fn a_receiver_that_wants_one_image_says_so_and_how_many_others_there_are() {
     let stage = Stage::new();
     let _sender = stage.send(&stage.image("image", b"x"), &[]);
     let mut receiver = stage.receive("copy", &["--image", "another"]);
-    receiver.say("waiting for a sender of another: 1 other offers heard on lo", DEADLINE);
+    receiver.say("waiting for a sender of another: 1 other offer heard on lo", DEADLINE);
 }
 
 #[test]

@@ -2,9 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use imgcast_common::wire::SenderState;
+use imgcast_common::wire::{Abort, AbortReason, SenderState};
 
-use super::{Event, Failure, LackEnd, Notice, Phase, Session, Via, is_group_counter};
+use super::{
+    Event, Failure, LackEnd, Ledger, Notice, Outcome, Phase, Session, Via, is_group_counter,
+    offers::OFFER_FORGOTTEN,
+};
 
 /// When what was heard last.
 #[derive(Debug)]
@@ -21,6 +24,8 @@ pub(super) struct Contact {
     /// When the memberships were last told to switches.
     renewed_at: Instant,
     orphaned: Option<Orphaned>,
+    /// Whether another image of the same name was told of.
+    told_of_other: bool,
 }
 
 #[derive(Debug)]
@@ -28,6 +33,16 @@ struct Orphaned {
     since: Instant,
     /// The sender's last words; `None` if it just fell silent.
     last_words: Option<String>,
+    /// Whether these were that its image is not any more what it announced.
+    lost_image: bool,
+    /// When another session that was heard before is forgotten, unless it is heard again.
+    alone_at: Option<Instant>,
+}
+
+impl Orphaned {
+    const fn new(since: Instant, last_words: Option<String>) -> Self {
+        Self { since, last_words, lost_image: false, alone_at: None }
+    }
 }
 
 impl Contact {
@@ -42,6 +57,7 @@ impl Contact {
             recovering: None,
             renewed_at: now,
             orphaned: None,
+            told_of_other: false,
         }
     }
 
@@ -72,7 +88,7 @@ impl Contact {
 
     /// The session is over, or does not take us any more.
     pub(super) fn orphan(&mut self, now: Instant) {
-        self.orphaned.get_or_insert(Orphaned { since: now, last_words: None });
+        self.orphaned.get_or_insert(Orphaned::new(now, None));
     }
 
     pub(super) const fn is_orphaned(&self) -> bool {
@@ -82,6 +98,11 @@ impl Contact {
     /// Whether the session said that it is over.
     pub(super) fn is_over(&self) -> bool {
         self.orphaned.as_ref().is_some_and(|orphaned| orphaned.last_words.is_some())
+    }
+
+    /// Whether another image of the same name is to be told of: once is enough.
+    pub(super) const fn tells_of_other(&mut self) -> bool {
+        !std::mem::replace(&mut self.told_of_other, true)
     }
 
     /// Whether nothing was heard of the session for so long that it must be gone.
@@ -140,13 +161,45 @@ impl Session {
                 let known = self.contact.orphaned.as_ref();
                 if known.is_none_or(|orphaned| orphaned.last_words.is_none()) {
                     let last_words = Some(text.to_owned());
-                    self.contact.orphaned = Some(Orphaned { since: now, last_words });
+                    self.contact.orphaned = Some(Orphaned::new(now, last_words));
                     let notice = Notice::SessionOver(text.to_owned());
                     self.events.push_back(Event::Notice(notice));
                 }
             }
             Phase::Parting(_) => self.part_unheard(),
             _ => {}
+        }
+    }
+
+    /// ABORT: where it is for the image's sake, starting the sender again would bring nothing.
+    pub(super) fn on_abort(&mut self, now: Instant, abort: &Abort) {
+        self.on_over(now, &abort.text);
+        if abort.reason == AbortReason::Image
+            && let Some(orphaned) = &mut self.contact.orphaned
+        {
+            orphaned.lost_image = true;
+            orphaned.alone_at = Some(now + OFFER_FORGOTTEN);
+        }
+    }
+
+    /// Gives up when the image is gone at the sender, no other one offers it, and all that came or
+    /// was found is judged: it may be everything.
+    pub(super) fn end_without_image(&mut self, now: Instant) {
+        let orphaned = self.contact.orphaned.as_ref().filter(|orphaned| orphaned.lost_image);
+        let Some(text) = orphaned.and_then(|orphaned| orphaned.last_words.clone()) else { return };
+        let index_due = !self.index_known
+            && self.index.as_ref().is_some_and(|index| index.verified().is_full());
+        let is_judged = |ledger: &Option<Ledger>| ledger.as_ref().is_none_or(Ledger::is_judged);
+        let has_all =
+            self.index_known && self.image.as_ref().is_some_and(|it| it.verified().is_full());
+        if matches!(self.phase, Phase::Member | Phase::Joining(_))
+            && !index_due
+            && !has_all
+            && is_judged(&self.index)
+            && is_judged(&self.image)
+            && !self.is_offered_elsewhere(now)
+        {
+            self.finish(Outcome::Failed(Failure::ImageGone(text)));
         }
     }
 
@@ -157,7 +210,8 @@ impl Session {
             self.events.push_back(Event::Notice(Notice::SenderSilent));
         }
         self.watch_passes(now);
-        if self.contact.is_orphaned() {
+        if let Some(orphaned) = &mut self.contact.orphaned {
+            orphaned.alone_at = orphaned.alone_at.filter(|at| now < *at);
             self.look_again(now);
         }
         if self.give_up_without_sender(now) {
@@ -280,6 +334,7 @@ impl Session {
                 let gives_up = self.config.receive_timeout;
                 let gives_up = gives_up.map(|timeout| self.waits_since(orphaned.since) + timeout);
                 at = gives_up.map_or(at, |gives_up| at.min(gives_up));
+                at = orphaned.alone_at.map_or(at, |alone| at.min(alone));
                 at = self.look_again_at().map_or(at, |look| at.min(look));
             }
         }

@@ -170,7 +170,7 @@ impl Session {
                     self.on_over(now, &end.text);
                     self.one_way.iter_mut().for_each(OneWay::on_end);
                 }
-                Message::Abort(abort) => self.on_over(now, &abort.text),
+                Message::Abort(abort) => self.on_abort(now, abort),
                 _ => {}
             }
         }
@@ -347,6 +347,7 @@ impl Session {
             self.begin_flush(now);
         }
         self.end_lacking(now);
+        self.end_without_image(now);
     }
 
     /// Whether every block is verified and written.

@@ -12,7 +12,8 @@ use imgcast_common::{
 };
 
 use super::{
-    Event, Failure, Ledger, Offer, OneWay, Outcome, Phase, Session, SessionConfig, Transmit, Wanted,
+    Event, Failure, Ledger, Notice, Offer, OneWay, Outcome, Phase, Session, SessionConfig,
+    Transmit, Wanted,
 };
 
 /// What was heard on the rendezvous group.
@@ -105,6 +106,7 @@ impl Session {
         match self.phase {
             Phase::Listening => self.choose_when_due(now),
             _ if orphaned && offer.announce.state != SenderState::Closing => {
+                self.tell_of_other(&offer);
                 self.follow(now, &offer);
             }
             _ => {}
@@ -113,14 +115,38 @@ impl Session {
 
     /// Another session of the same image takes the place of one that went away.
     fn follow(&mut self, now: Instant, offer: &Offer) {
-        let same = self.offer.as_ref().is_some_and(|own| {
+        if self.has_same_image(offer) {
+            self.choose(now, offer.clone());
+        }
+    }
+
+    fn has_same_image(&self, offer: &Offer) -> bool {
+        self.offer.as_ref().is_some_and(|own| {
             own.announce.image == offer.announce.image
                 && own.announce.layout.bytes() == offer.announce.layout.bytes()
                 && own.announce.layout.block_log2() == offer.announce.layout.block_log2()
+        })
+    }
+
+    /// Whoever waits for a sender with the image again learns once that the name means another one.
+    fn tell_of_other(&mut self, offer: &Offer) {
+        let is_other = self.offer.as_ref().is_some_and(|own| {
+            own.announce.name == offer.announce.name && own.announce.image != offer.announce.image
         });
-        if same {
-            self.choose(now, offer.clone());
+        if is_other && self.contact.tells_of_other() {
+            self.events.push_back(Event::Notice(Notice::OtherImage(Box::new(offer.clone()))));
         }
+    }
+
+    /// Whether another session with this image was heard lately.
+    pub(super) fn is_offered_elsewhere(&self, now: Instant) -> bool {
+        let own = self.offer.as_ref().map(|own| own.session);
+        self.offers.heard.values().any(|(offer, at)| {
+            Some(offer.session) != own
+                && offer.announce.state != SenderState::Closing
+                && now < *at + OFFER_FORGOTTEN
+                && self.has_same_image(offer)
+        })
     }
 
     pub(super) fn choose_when_due(&mut self, now: Instant) {
@@ -250,7 +276,7 @@ impl Session {
 /// Long enough to hear every sender once.
 const LISTEN_MIN: Duration = Duration::from_millis(300);
 /// A sender that announced nothing for so long is gone.
-const OFFER_FORGOTTEN: Duration = Duration::from_secs(5);
+pub(super) const OFFER_FORGOTTEN: Duration = Duration::from_secs(5);
 /// A site runs a handful of sessions at once.
 const OFFERS_MAX: usize = 256;
 /// Between two questions to a sender, and between two looks at what is on offer.

@@ -174,6 +174,8 @@ pub enum Notice {
     WrongIndex,
     /// Another version of the protocol is spoken here.
     OtherVersion(u8),
+    /// While a sender with the image is waited for, one offers another image of the same name.
+    OtherImage(Box<Offer>),
 }
 
 /// How a session ended.
@@ -214,6 +216,8 @@ pub enum Failure {
     Ejected(EjectReason),
     /// The sender is gone and none came in its place; its last words, if it had any.
     SenderGone(Option<String>),
+    /// The sender's image is not any more what it announced, or cannot be read; its last words.
+    ImageGone(String),
     /// The sender is there, but no block was completed for long.
     Stalled,
     /// A one-way session is over, and not all of it arrived.

@@ -396,7 +396,7 @@ mod tests {
         assert_eq!((path, *offset), (&bench.path, 3 * BLOCK_SIZE as u64));
         OpenOptions::new().write(true).open(&bench.path).unwrap().set_len(5000).unwrap();
         let error = bench.prepare(BlockId::image(40), 8_000_000, 1).unwrap_err();
-        assert!(matches!(error, Error::ImageChanged { .. }), "{error}");
+        assert!(matches!(error, Error::ImageTruncated { bytes_now: 5000, .. }), "{error}");
     }
 
     #[test]

@@ -70,7 +70,7 @@ impl ImageSource {
     /// Fills `buffer` with the octets from `offset` on; any number of threads may read at once.
     ///
     /// # Errors
-    /// [`Error::ImageRead`], or [`Error::ImageChanged`] if the file has become shorter.
+    /// [`Error::ImageRead`], or [`Error::ImageTruncated`] if the file has become shorter.
     pub fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<(), Error> {
         self.file.read_exact_at(buffer, offset).map_err(|source| match source.kind() {
             io::ErrorKind::UnexpectedEof => self.changed_at(offset),
@@ -100,9 +100,15 @@ impl ImageSource {
         })
     }
 
-    /// The error that says the image has changed, noticed at `offset`.
+    /// The error that says the image has changed, noticed at `offset`, or become shorter.
     pub(super) fn changed_at(&self, offset: u64) -> Error {
-        Error::ImageChanged { path: self.path.clone(), offset }
+        let path = self.path.clone();
+        match (&self.file).seek(SeekFrom::End(0)) {
+            Ok(bytes_now) if bytes_now < self.bytes => {
+                Error::ImageTruncated { path, bytes_before: self.bytes, bytes_now }
+            }
+            _ => Error::ImageChanged { path, offset },
+        }
     }
 }
 
@@ -173,7 +179,10 @@ mod tests {
         source.read_at(7, &mut three).unwrap();
         assert_eq!(&three, b"789");
         let error = source.read_at(8, &mut three).unwrap_err();
-        assert!(matches!(error, Error::ImageChanged { offset: 8, .. }), "{error}");
+        assert!(
+            matches!(error, Error::ImageChanged { offset: 8, .. }),
+            "as long as it was: {error}"
+        );
     }
 
     #[test]
