@@ -13,7 +13,7 @@ use nix::libc::O_EXCL;
 
 use crate::bench::{Bench, DEADLINE, DISK_OCTETS, number_of};
 use crate::devices::LoopDevice;
-use crate::image::text;
+use crate::image::{sha256, text};
 
 #[test]
 fn a_mounted_disk() {
@@ -132,7 +132,9 @@ fn a_disk_that_another_program_has_locked() {
     let Some(bench) = Bench::new("a_disk_that_another_program_has_locked", &[]) else { return };
     let file = File::open(bench.disk.path()).unwrap();
     let _lock = Flock::lock(file, FlockArg::LockExclusiveNonblock).unwrap();
-    bench.refuses("target-busy", "", &bench.name(), "another program has locked it");
+    bench.refuses("target-busy", "", &bench.name(), &bench.words("$DISK is locked by lab-"));
+    let words = format!(", process {0} (kill {0})", std::process::id());
+    bench.refuses("target-busy", "", &bench.name(), &words);
 }
 
 #[test]
@@ -140,7 +142,57 @@ fn a_disk_that_another_program_has_to_itself() {
     let Some(bench) = Bench::new("a_disk_that_another_program_has_to_itself", &[]) else { return };
     let mut options = File::options();
     let _held = options.read(true).custom_flags(O_EXCL).open(bench.disk.path()).unwrap();
-    bench.refuses("target-busy", "", &bench.name(), "the kernel says it is busy");
+    bench.refuses("target-busy", "", &bench.name(), &bench.words("$DISK is open in lab-"));
+    let words = format!(", process {0} (kill {0})", std::process::id());
+    bench.refuses("target-busy", "", &bench.name(), &words);
+}
+
+#[test]
+fn a_disk_that_another_receiver_is_to_write_to() {
+    let name = "a_disk_that_another_receiver_is_to_write_to";
+    let Some(bench) = Bench::new(name, &[]) else { return };
+    bench.add_partition();
+    let arguments = ["receive", "--output", &bench.name(), "--interface", "lo"];
+    let command = bench.command("", &[&arguments[..], &["--portbase", "9640"]].concat());
+    let mut first = Process::start("first", command, bench.scratch.directory());
+    first.say("listening for a sender", DEADLINE);
+    // The shell and unshare have become the receiver.
+    let words = format!("is open in imgcast-receiver, process {0} (kill {0})", first.id());
+    for output in [bench.name(), bench.name() + "p1"] {
+        bench.refuses("target-busy", "", &output, &format!("{output} {words}"));
+    }
+    first.kill_nine();
+    let end = bench.receive("", &bench.name(), &[]);
+    assert!(end.contains("error[no-sender]"), "{end}");
+}
+
+#[test]
+fn a_file_that_a_loop_device_shows() {
+    let Some(bench) = Bench::new("a_file_that_a_loop_device_shows", &[]) else { return };
+    bench.disk.format().unwrap();
+    fs::hard_link(bench.scratch.path("disk"), bench.scratch.path("second-name")).unwrap();
+    let held = "is held by $NAME (losetup -d $DISK)";
+    let held = bench.words(&held.replace("$NAME", &bench.name()["/dev/".len()..]));
+    for (option, script, mounted) in [
+        ("--overwrite", "", ""),
+        ("--resume", "", ""),
+        ("--overwrite", "mount -o ro $DISK $DIR/mnt", "$DISK is mounted on $DIR/mnt (umount "),
+    ] {
+        for name in ["disk", "second-name"] {
+            let output = bench.scratch.path(name);
+            let before = sha256(&output);
+            let said = bench.receive(script, text(&output), &[option]);
+            assert!(said.contains("error[target-busy]: "), "{said}");
+            assert!(said.contains(&format!("{} {held}", text(&output))), "{said}");
+            assert!(said.contains(&bench.words(mounted)), "{said}");
+            assert!(said.contains("\nexit code 7\n"), "{said}");
+            assert_eq!(sha256(&output), before);
+        }
+    }
+    // Without it the file is like any other.
+    fs::write(bench.scratch.path("other"), "old").unwrap();
+    let end = bench.receive("", text(&bench.scratch.path("other")), &["--overwrite"]);
+    assert!(end.contains("error[no-sender]"), "{end}");
 }
 
 #[test]

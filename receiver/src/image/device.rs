@@ -157,7 +157,10 @@ fn locked(mut file: File, path: &Path) -> Result<Flock<File>, TargetError> {
         }
         thread::sleep(LOCK_RETRY);
     }
-    Err(TargetError::Busy { path: path.into(), uses: vec![DeviceUse::Locked] })
+    let metadata = file.metadata();
+    let metadata = metadata.map_err(|source| TargetError::Open { path: path.into(), source })?;
+    let uses = guard::locked_by(Path::new("/"), path, &metadata);
+    Err(TargetError::Busy { path: path.into(), uses })
 }
 
 /// What a failed open means.
@@ -168,6 +171,9 @@ fn refusal(path: &Path, number: DeviceNumber, source: io::Error) -> TargetError 
             let mut uses = guard::uses_of(Path::new("/"), number);
             if uses.is_empty() {
                 uses = guard::uses_elsewhere(Path::new("/"), number);
+            }
+            if uses.is_empty() {
+                uses = guard::open_in(Path::new("/"), number);
             }
             if uses.is_empty() {
                 uses.push(DeviceUse::Unknown);

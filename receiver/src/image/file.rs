@@ -19,7 +19,7 @@ use nix::libc::O_NOFOLLOW;
 use nix::sys::statvfs::fstatvfs;
 use nix::unistd::geteuid;
 
-use super::guard::DeviceUse;
+use super::guard;
 use super::zeroes;
 use crate::error::{Error, TargetError};
 
@@ -99,7 +99,8 @@ impl OutputFile {
         let is_named =
             named.is_some_and(|it| (it.dev(), it.ino()) == (own.dev(), own.ino()) && it.is_file());
         let Some(lock) = lock.filter(|_| is_named) else {
-            return Err(TargetError::Busy { path: temporary, uses: vec![DeviceUse::Locked] });
+            let uses = guard::locked_by(Path::new("/"), &temporary, &own);
+            return Err(TargetError::Busy { path: temporary, uses });
         };
         if own.uid() != geteuid().as_raw() || own.nlink() != 1 {
             // It is to become the image: nobody else may have a hand on it.

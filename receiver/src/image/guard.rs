@@ -6,9 +6,11 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
-use std::fs;
+use std::fs::{self, Metadata};
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
+use super::openers::{openers, processes};
 use super::sysfs::{BlockDevice, DeviceNumber, Holder};
 
 /// One thing that uses a block device, and how to end that.
@@ -49,7 +51,25 @@ pub enum DeviceUse {
         /// The command that ends it.
         release: String,
     },
-    /// Another program has locked it.
+    /// It, a partition of it or its disk is open in another process, which may have it to itself.
+    Open {
+        /// The output.
+        device: String,
+        /// What the process is called.
+        name: String,
+        /// Its number.
+        process: u32,
+    },
+    /// Another process has locked it.
+    LockedBy {
+        /// The output.
+        device: String,
+        /// What the process is called.
+        name: String,
+        /// Its number.
+        process: u32,
+    },
+    /// Another program has locked it, and nothing shows which.
     Locked,
     /// The kernel says so, and nothing shows by whom.
     Unknown,
@@ -79,12 +99,18 @@ impl fmt::Display for DeviceUse {
             Self::Held { device, holder, release } => {
                 write!(f, "{device} is held by {holder} ({release})")
             }
+            Self::Open { device, name, process } => {
+                write!(f, "{device} is open in {name}, process {process} (kill {process})")
+            }
+            Self::LockedBy { device, name, process } => {
+                write!(f, "{device} is locked by {name}, process {process} (kill {process})")
+            }
             Self::Locked => {
                 f.write_str("another program has locked it, perhaps a second receiver or an fsck")
             }
             Self::Unknown => f.write_str(
-                "the kernel says it is busy: it may be mounted in another mount namespace \
-                 (a container), or opened exclusively by another program",
+                "the kernel says it is busy, and no process that can be seen from here has it \
+                 open: it may be mounted or opened exclusively in a container, or by another user",
             ),
         }
     }
@@ -124,12 +150,8 @@ pub(super) fn uses_elsewhere(root: &Path, number: DeviceNumber) -> Vec<DeviceUse
     let Some(device) = BlockDevice::find(root, number) else { return Vec::new() };
     let mut family = device.partitions(root);
     family.insert(0, device);
-    let entries = fs::read_dir(root.join("proc")).into_iter().flatten().flatten();
-    let mut processes: Vec<u32> =
-        entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
-    processes.sort_unstable();
     let (mut namespaces, mut uses) = (BTreeSet::new(), Vec::new());
-    for process in processes {
+    for process in processes(root) {
         let directory = root.join("proc").join(process.to_string());
         let Ok(namespace) = fs::read_link(directory.join("ns/mnt")) else { continue };
         if namespaces.insert(namespace) {
@@ -138,6 +160,71 @@ pub(super) fn uses_elsewhere(root: &Path, number: DeviceNumber) -> Vec<DeviceUse
             uses.extend(mounts.into_iter().map(|(device, mount_point)| {
                 DeviceUse::MountedElsewhere { device, mount_point, process }
             }));
+        }
+    }
+    uses
+}
+
+/// Processes that have the device, a partition of it or its disk open: one of them has what the
+/// kernel refuses to a second one.
+pub(super) fn open_in(root: &Path, number: DeviceNumber) -> Vec<DeviceUse> {
+    let Some(device) = BlockDevice::find(root, number) else { return Vec::new() };
+    let mut family = device.partitions(root);
+    family.extend(device.disk(root));
+    let shown = path_of(&device);
+    family.push(device);
+    let opened = openers(root, |link| family.iter().any(|device| leads_to(link, device)));
+    let opened = opened.into_iter().map(|it| DeviceUse::Open {
+        device: shown.clone(),
+        name: it.name,
+        process: it.process,
+    });
+    opened.collect()
+}
+
+/// Whether this link of `/proc/PID/fd` is an open device.
+fn leads_to(link: &Path, device: &BlockDevice) -> bool {
+    match fs::metadata(link) {
+        Ok(it) => it.file_type().is_block_device() && DeviceNumber::of(it.rdev()) == device.number,
+        Err(_) => fs::read_link(link).is_ok_and(|path| path == device.path()),
+    }
+}
+
+/// Who has locked what is at `path` and was seen to be `of`; at least one.
+pub(super) fn locked_by(root: &Path, path: &Path, of: &Metadata) -> Vec<DeviceUse> {
+    let is_it = |it: &Metadata| {
+        let is_device = of.file_type().is_block_device() && it.file_type().is_block_device();
+        is_device && it.rdev() == of.rdev() || (it.dev(), it.ino()) == (of.dev(), of.ino())
+    };
+    let openers = openers(root, |link| fs::metadata(link).is_ok_and(|it| is_it(&it)));
+    let mut uses: Vec<DeviceUse> = openers
+        .into_iter()
+        .filter(|opener| opener.holds_lock)
+        .map(|opener| DeviceUse::LockedBy {
+            device: path.display().to_string(),
+            name: opener.name,
+            process: opener.process,
+        })
+        .collect();
+    if uses.is_empty() {
+        uses.push(DeviceUse::Locked);
+    }
+    uses
+}
+
+/// Loop devices that show this file, which was seen to be `file`, and what uses them.
+pub(super) fn uses_of_file(root: &Path, path: &Path, file: &Metadata) -> Vec<DeviceUse> {
+    let is_it = |behind: &Path| {
+        let is_same = |it: Metadata| (it.dev(), it.ino()) == (file.dev(), file.ino());
+        behind == path || fs::metadata(behind).is_ok_and(is_same)
+    };
+    let mut uses = Vec::new();
+    for device in BlockDevice::all(root) {
+        if device.backing_file().is_some_and(|behind| is_it(&behind)) {
+            uses.extend(uses_of(root, device.number));
+            let release = format!("losetup -d {}", device.path().display());
+            let file = path.display().to_string();
+            uses.push(DeviceUse::Held { device: file, holder: device.name, release });
         }
     }
     uses
@@ -384,6 +471,51 @@ mod tests {
             "/dev/sda1 is mounted on /data in the mount namespace of process 30 (nsenter -t 30 -m \
              umount /data)"
         );
+    }
+
+    #[test]
+    fn whoever_has_the_device_a_partition_or_its_disk_open_is_named() {
+        let machine = machine("", "");
+        for (process, path) in [(30, "/dev/sda1"), (4, "/dev/sda"), (5, "/dev/sda2"), (6, "/x")] {
+            machine.write(&format!("proc/{process}/comm"), &format!("p{process}\n"));
+            let link = machine.root().join(format!("proc/{process}/fd/3"));
+            fs::create_dir_all(link.parent().unwrap()).unwrap();
+            symlink(path, link).unwrap();
+        }
+        let open = |number: &str| -> Vec<String> {
+            let uses = open_in(machine.root(), DeviceNumber::parse(number).unwrap());
+            uses.iter().map(DeviceUse::to_string).collect()
+        };
+        let said = |device, process| {
+            format!("{device} is open in p{process}, process {process} (kill {process})")
+        };
+        assert_eq!(open("8:1"), [said("/dev/sda1", 4), said("/dev/sda1", 30)]);
+        assert_eq!(open("8:0"), [4, 5, 30].map(|process| said("/dev/sda", process)));
+        assert_eq!(open("9:9"), [""; 0]);
+    }
+
+    #[test]
+    fn a_file_is_used_by_the_loop_devices_that_show_it_and_by_what_uses_them() {
+        let machine = machine("40 1 7:3 / /mnt rw - ext4 /dev/loop3 rw\n", "");
+        machine.write("srv/disk.img", "");
+        machine.write("srv/other.img", "");
+        let path = machine.root().join("srv/disk.img");
+        let other = machine.root().join("srv/other.img");
+        machine.add("loop3", "7:3");
+        machine.set("loop3", "loop/backing_file", &format!("{}\n", path.display()));
+        let uses = |path: &Path| -> Vec<String> {
+            let uses = uses_of_file(machine.root(), path, &fs::metadata(path).unwrap());
+            uses.iter().map(DeviceUse::to_string).collect()
+        };
+        let mounted = "/dev/loop3 is mounted on /mnt (umount /mnt)".to_owned();
+        let held =
+            |path: &Path| format!("{} is held by loop3 (losetup -d /dev/loop3)", path.display());
+        assert_eq!(uses(&path), [mounted.clone(), held(&path)]);
+        assert_eq!(uses(&other), [""; 0]);
+        // By any name.
+        let second = machine.root().join("srv/second");
+        fs::hard_link(&path, &second).unwrap();
+        assert_eq!(uses(&second), [mounted, held(&second)]);
     }
 
     #[test]

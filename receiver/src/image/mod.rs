@@ -26,6 +26,7 @@ mod journal;
 mod keep;
 mod losses;
 mod medium;
+mod openers;
 mod order;
 mod rate;
 mod reading;

@@ -23,6 +23,7 @@ use super::device::Device;
 use super::direct::{Bounce, DirectFile};
 use super::disk::Disk;
 use super::file::OutputFile;
+use super::guard;
 use super::holes::Holes;
 use super::journal::Journal;
 use super::keep::{Keep, Kept};
@@ -336,6 +337,10 @@ fn open_existing(
     }
     let canonical = fs::canonicalize(path);
     let canonical = canonical.map_err(|source| TargetError::Open { path: path.into(), source })?;
+    let uses = guard::uses_of_file(Path::new("/"), &canonical, metadata);
+    if !uses.is_empty() {
+        return Err(TargetError::Busy { path: path.into(), uses });
+    }
     open_file(canonical, Some(metadata), keep)
 }
 
