@@ -102,6 +102,10 @@ impl Books {
 
     /// Flushes what is left, while nobody writes; what is lost if that fails.
     pub(super) fn flush(&mut self, medium: &dyn Medium) -> Result<Option<Written>, Error> {
+        if self.window.is_empty() {
+            // The flush before has said of everything that it is there.
+            return Ok(None);
+        }
         match medium.flush() {
             Ok(()) => {
                 let window = std::mem::take(&mut self.window);
@@ -121,9 +125,18 @@ impl Books {
         }
         if let Some(journal) = &mut self.journal {
             journal.append(&window.blocks);
-            if window.ends_search {
-                journal.note_searched();
-            }
+        }
+        self.end_search(&window);
+    }
+
+    /// If with this window nothing is left to look for, the journal tells everything, unless a
+    /// flush has failed since.
+    pub(super) fn end_search(&mut self, window: &Window) {
+        if window.ends_search
+            && window.failed_flushes == self.failed_flushes
+            && let Some(journal) = &mut self.journal
+        {
+            journal.note_searched();
         }
     }
 
@@ -154,10 +167,6 @@ impl Books {
         for Window { blocks, zeroed, .. } in windows {
             lost.extend(blocks);
             lost.extend(zeroed.into_iter().flatten());
-        }
-        if lost.is_empty() {
-            // Nothing that could be written anew would make it right.
-            return Err(error);
         }
         self.lose(lost.into_iter().collect(), None, error)
     }

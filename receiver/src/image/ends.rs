@@ -17,6 +17,8 @@ pub(super) enum End {
     #[default]
     Missing,
     Held(Vec<u8>),
+    /// The device has it, unless the ends have been zeroed since.
+    Found(Vec<u8>),
     Zero,
 }
 
@@ -36,6 +38,11 @@ impl Ends {
         *self.end(number) = End::Held(bytes);
     }
 
+    /// Keeps one that the device has already.
+    pub(super) fn find(&mut self, number: u32, bytes: Vec<u8>) {
+        *self.end(number) = End::Found(bytes);
+    }
+
     /// Notes which of them are zero; returns the blocks between them, which are not kept.
     pub(super) fn zero(&mut self, blocks: &Range<u32>) -> Range<u32> {
         for number in [0, self.last_number] {
@@ -50,6 +57,17 @@ impl Ends {
     pub(super) fn numbers(&self) -> impl Iterator<Item = u32> + use<> {
         let (first, last) = (0, self.last_number);
         [last, first].into_iter().take(if first == last { 1 } else { 2 })
+    }
+
+    /// Whether the device has them if all those that are to be zero are, which `is_zero` tells.
+    pub(super) fn are_there(&self, is_zero: impl Fn(u32) -> bool) -> bool {
+        let is_there = |(number, end): (u32, &End)| match end {
+            End::Missing | End::Held(_) => false,
+            End::Found(_) => true,
+            End::Zero => is_zero(number),
+        };
+        let last = if self.last_number == 0 { &self.first } else { &self.last };
+        is_there((0, &self.first)) && is_there((self.last_number, last))
     }
 
     /// What the end `number` is to be.
@@ -78,6 +96,22 @@ mod tests {
         assert!(matches!((ends.take(0), ends.take(9)), (End::Zero, End::Zero)));
         assert!(matches!(ends.take(0), End::Missing), "taken");
         assert_eq!(ends.numbers().collect::<Vec<u32>>(), [9, 0]);
+    }
+
+    #[test]
+    fn the_device_has_the_ends_if_it_has_both_and_zeroes_where_they_are_to_be() {
+        let mut ends = Ends::new(10);
+        assert!(!ends.are_there(|_| true));
+        ends.find(0, vec![1]);
+        assert!(!ends.are_there(|_| true), "only one");
+        ends.zero(&(9..10));
+        assert!(ends.are_there(|number| number == 9) && !ends.are_there(|_| false));
+        ends.hold(0, vec![1]);
+        assert!(!ends.are_there(|_| true), "that was fetched");
+        let mut one = Ends::new(1);
+        one.find(0, vec![1]);
+        assert!(one.are_there(|_| false));
+        assert!(matches!(one.take(0), End::Found(bytes) if bytes == [1]));
     }
 
     #[test]

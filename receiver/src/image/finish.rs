@@ -11,7 +11,7 @@ use super::books::Books;
 use super::direct::Bounce;
 use super::ends::End;
 use super::medium::Medium;
-use super::order::{Order, Output};
+use super::order::{Order, Output, reads_as_zero};
 use super::writer::{Written, lock};
 use crate::error::Error;
 
@@ -69,6 +69,9 @@ impl Order {
         if given_up.load(Ordering::Relaxed) {
             return Ok(None);
         }
+        if self.has_ends(books, medium) {
+            return self.keep_ends(books, medium, given_up);
+        }
         if let Err(error) = books.shield(medium, &self.layout) {
             let ends: Vec<u32> = books.ends.numbers().collect();
             ends.iter().for_each(|number| drop(books.ends.take(*number)));
@@ -108,6 +111,33 @@ impl Order {
         begun
     }
 
+    /// Whether the ends are there, and nothing was written to the device.
+    fn has_ends(&self, books: &Books, medium: &dyn Medium) -> bool {
+        let is_zero = |number| reads_as_zero(medium, self.layout.block_range(number), || true);
+        self.may_be_whole() && !books.is_shielded() && books.ends.are_there(is_zero)
+    }
+
+    /// Leaves the ends as they are, flushed and right.
+    fn keep_ends(
+        &self,
+        books: &mut Books,
+        medium: &dyn Medium,
+        given_up: &AtomicBool,
+    ) -> Result<Option<Written>, Error> {
+        // What an earlier run wrote there may be on its way to the disk only.
+        let mut ends: Vec<u32> = books.ends.numbers().collect();
+        books.window.blocks.append(&mut ends);
+        if let Some(lost) = books.flush(medium)? {
+            return Ok(Some(lost));
+        }
+        for number in books.ends.numbers() {
+            if let Some(lost) = self.prove(books, medium, number..number + 1, given_up)? {
+                return Ok(Some(lost));
+            }
+        }
+        Ok(None)
+    }
+
     /// Writes what makes a disk of it.
     fn write_beginning(
         &self,
@@ -144,7 +174,7 @@ impl Order {
                 books.window.zeroed.push(number..number + 1);
                 return medium.zero(range).map(|()| Vec::new());
             }
-            End::Held(bytes) => bytes,
+            End::Held(bytes) | End::Found(bytes) => bytes,
         };
         let kept = if number == 0 { bytes.len().min(self.beginning_octets) } else { 0 };
         let offset = range.start + kept as u64;

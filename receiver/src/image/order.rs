@@ -1,23 +1,28 @@
 //! The order of writes: a disk that is half written must never boot nor be mistaken for the old
-//! one. On a device the first and the last block, which hold partition tables, are zeroed at the
-//! start and written last, and of them last of all what makes a disk look like one:
+//! one. On a device the first and the last block, which hold partition tables, are zeroed before
+//! anything else changes there, and written last, and of them last of all what makes a disk look
+//! like one:
 //!
 //! ```text
 //! zeroes over the first block | flush | over the last one | flush | blocks between | flush
 //! last block, first block but its beginning | flush | the beginning of the first block | flush
 //! ```
 //!
+//! Whoever resumes looks at both ends before that: they need not be fetched. If all of the image is
+//! there nothing is zeroed or written, and at any time it is the whole disk that it was.
+//!
 //! A file gets its name last and needs none of this.
 //!
 //! What a failed fsync has dropped from the page cache, a second one does not bring back: blocks
 //! that were not written, flushed or kept are reported as lost, to be fetched again. A failed flush
-//! may mean whatever was written since the last one that worked began, up to its own end. What is
-//! flushed goes into the journal, and nothing before; the ends of a device never do.
+//! may mean whatever was written since the last one that worked began, up to its own end; where
+//! nothing was, there is nothing to flush. What is flushed goes into the journal, and nothing
+//! before; the ends of a device never do.
 
 use std::io;
 use std::ops::Range;
 use std::path::Path;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -34,6 +39,7 @@ use super::journal::Journal;
 use super::medium::{Flush, Medium};
 use super::rate::{TargetRate, now};
 use super::writer::{Written, lock};
+use super::zeroes;
 use crate::error::Error;
 
 /// What all threads that write have to agree on.
@@ -47,6 +53,8 @@ pub(super) struct Order {
     /// What of the first block is written last.
     pub(super) beginning_octets: usize,
     pub(super) books: Mutex<Books>,
+    /// Whether a device may have all of the image, so that nothing is to be written.
+    may_be_whole: AtomicBool,
     /// Held by the thread that flushes, and by whoever zeroes the ends of a device.
     flushing: Mutex<()>,
     rate: Mutex<TargetRate>,
@@ -69,6 +77,8 @@ pub(super) struct Keeping {
     pub(super) journal: Option<Journal>,
     /// What everything is to be compared with once it is on disk.
     pub(super) read_back: Option<Arc<Index>>,
+    /// Whether the target is looked at for all of the image.
+    pub(super) may_be_whole: bool,
 }
 
 impl Order {
@@ -81,6 +91,7 @@ impl Order {
             window_bytes: WINDOW_BYTES,
             beginning_octets: BEGINNING_OCTETS,
             books: Mutex::new(Books::new(layout.blocks(), is_device, keeping.journal)),
+            may_be_whole: AtomicBool::new(is_device && keeping.may_be_whole),
             flushing: Mutex::default(),
             rate: Mutex::default(),
             drain_kilobytes_per_second: AtomicU32::new(0),
@@ -101,17 +112,8 @@ impl Order {
             let text = format!("block {number} was to be written with {} octets", bytes.len());
             return Err(Error::Internal { text });
         }
-        if self.is_device {
-            let mut books = lock(&self.books);
-            if books.ends.has(number) {
-                if number == 0 {
-                    // Announced it was, but only now it is known.
-                    output.medium.check_sectors(SectorSize::of_gpt(&bytes))?;
-                }
-                books.store(number);
-                books.ends.hold(number, bytes);
-                return Ok(Written::Stored { number, buffer: None });
-            }
+        if self.is_device && lock(&self.books).ends.has(number) {
+            return self.hold(output, number, bytes, false);
         }
         if let Err(error) = self.shield(output) {
             return lock(&self.books).lose_window_and(vec![number], Some(bytes), error);
@@ -123,6 +125,30 @@ impl Order {
         rate.end(now(), u64::from(self.layout.block_len(number)));
         self.publish(rate);
         written
+    }
+
+    /// Keeps an end of a device, which has it already if it is `in_place`.
+    pub(super) fn hold(
+        &self,
+        output: &Output,
+        number: u32,
+        bytes: Vec<u8>,
+        in_place: bool,
+    ) -> Result<Written, Error> {
+        if number == 0 {
+            // Announced it was, but only now it is known.
+            output.medium.check_sectors(SectorSize::of_gpt(&bytes))?;
+        }
+        let mut books = lock(&self.books);
+        books.store(number);
+        if in_place {
+            // It may be on its way to the disk only.
+            books.window.blocks.push(number);
+            books.ends.find(number, bytes);
+        } else {
+            books.ends.hold(number, bytes);
+        }
+        Ok(Written::Stored { number, buffer: None })
     }
 
     fn put(
@@ -183,12 +209,17 @@ impl Order {
             all.for_each(|number| lock(&self.books).store(number));
             return Ok(Written::Zeroed { blocks });
         }
-        if let Err(error) = self.shield(output) {
-            return lock(&self.books).lose_window_and(all.collect(), None, error);
-        }
         let failed_before = lock(&self.books).failed_flushes;
         let last = self.layout.block_range(rest.end - 1);
-        let zeroed = output.medium.zero(self.layout.block_range(rest.start).start..last.end);
+        let range = self.layout.block_range(rest.start).start..last.end;
+        let is_zero = self.may_be_whole()
+            && reads_as_zero(&*output.medium, range.clone(), || {
+                self.may_be_whole() && !lock(&self.books).is_shielded()
+            });
+        if !is_zero && let Err(error) = self.shield(output) {
+            return lock(&self.books).lose_window_and(all.collect(), None, error);
+        }
+        let zeroed = if is_zero { Ok(()) } else { output.medium.zero(range) };
         let mut books = lock(&self.books);
         let error = match zeroed {
             Err(error) => Some(error),
@@ -205,6 +236,16 @@ impl Order {
         Ok(Written::Zeroed { blocks })
     }
 
+    /// Something of the image is not on the target: it will be written to.
+    pub(super) fn lacks_something(&self) {
+        self.may_be_whole.store(false, Ordering::Relaxed);
+    }
+
+    /// Whether all of the image may be there.
+    pub(super) fn may_be_whole(&self) -> bool {
+        self.may_be_whole.load(Ordering::Relaxed)
+    }
+
     /// A window was flushed, or was not; what has to be reported of it.
     pub(super) fn note_flush(
         &self,
@@ -215,6 +256,10 @@ impl Order {
     ) -> Option<Result<Written, Error>> {
         let mut books = lock(&self.books);
         match result {
+            Ok(()) if window.is_empty() => {
+                books.end_search(&window);
+                None
+            }
             Ok(()) if window.failed_flushes != books.failed_flushes => {
                 // The flush before failed while this window waited, and took its error along.
                 Some(books.lose_along(path, window))
@@ -282,6 +327,28 @@ fn begin_flush(output: &Output, mut books: MutexGuard<'_, Books>) -> Result<(), 
     }
     Err(Error::Internal { text: "the thread that flushes has ended".into() })
 }
+
+/// Whether a range reads as zeroes, as far as that was of interest.
+pub(super) fn reads_as_zero(
+    medium: &dyn Medium,
+    range: Range<u64>,
+    is_of_interest: impl Fn() -> bool,
+) -> bool {
+    let mut octets = vec![0; READ_OCTETS];
+    let mut at = range.start;
+    while at < range.end {
+        let len = (range.end - at).min(READ_OCTETS as u64);
+        let piece = &mut octets[..usize::try_from(len).unwrap_or(READ_OCTETS)];
+        if !is_of_interest() || medium.read(piece, at).is_err() || !zeroes::are_zero(piece) {
+            return false;
+        }
+        at += len;
+    }
+    true
+}
+
+/// Enough to keep a disk busy, and little enough to be given up soon.
+const READ_OCTETS: usize = 1 << 20;
 
 /// A flush is begun whenever so much is written, and as much more may be written meanwhile: a disk
 /// that makes 100 MB/s has two thirds of a second to go when the last block comes. Measured: 64

@@ -26,6 +26,8 @@ pub(super) struct Search {
     target: Option<(Reading, BitSet)>,
     old: Option<Reading>,
     blocks: BitSet,
+    /// The first and the last block, of a device: they are looked at before anything is written.
+    ends: Option<[u32; 2]>,
 }
 
 /// What became of a block that was looked for.
@@ -35,19 +37,30 @@ pub enum Found {
     Nothing,
     /// The target holds it.
     InPlace,
+    /// The target holds it, and it is kept: it will be zeroed if anything is written.
+    End(Vec<u8>),
     /// It was read, and is to be written.
     Copy(Vec<u8>),
 }
 
 impl Search {
     /// Looks in the target for the blocks that are claimed, or without claims for all; and in the
-    /// old file for what is not there. Zero blocks are nowhere looked for: they are made.
+    /// old file for what is not there. Zero blocks are nowhere looked for: they are made. The ends
+    /// of a device, which no journal claims, are always looked at.
     pub(super) fn new(
         (target, old): (Option<&File>, Option<&File>),
         claims: Option<BitSet>,
         layout: &Layout,
         zero: &BitSet,
+        is_device: bool,
     ) -> Option<Self> {
+        let ends = is_device.then(|| [0, layout.blocks().saturating_sub(1)]);
+        let claims = claims.map(|mut claims| {
+            for end in ends.iter().flatten() {
+                claims.insert(*end);
+            }
+            claims
+        });
         let reading = |file: &File| {
             let reading = Reading::new(file);
             reading.inspect_err(|error| debug!(%error, "nothing can be looked for")).ok()
@@ -63,10 +76,23 @@ impl Search {
                 blocks.insert(block);
             }
         }
-        (!blocks.is_empty()).then_some(Self { target, old, blocks })
+        (!blocks.is_empty()).then_some(Self { target, old, blocks, ends })
     }
 
-    fn find(&mut self, layout: &Layout, index: &Index, number: u32, held_back: bool) -> Found {
+    fn is_end(&self, number: u32) -> bool {
+        self.ends.is_some_and(|ends| ends.contains(&number))
+    }
+
+    /// All blocks in the order in which to look for them: first the ends, and how many these are.
+    fn in_turn(&self) -> (u32, Vec<u32>) {
+        let (mut turns, others): (Vec<u32>, Vec<u32>) =
+            self.blocks.iter().partition(|number| self.is_end(*number));
+        let ends = u32::try_from(turns.len()).unwrap_or(0);
+        turns.extend(others);
+        (ends, turns)
+    }
+
+    fn find(&mut self, layout: &Layout, index: &Index, number: u32) -> Found {
         let mut bytes = vec![0; layout.block_len(number) as usize];
         let offset = layout.block_range(number).start;
         let mut holds = |reading: &mut Reading| {
@@ -74,7 +100,7 @@ impl Search {
         };
         let target = self.target.as_mut().filter(|(_, claims)| claims.contains(number));
         if target.is_some_and(|(target, _)| holds(target)) {
-            return if held_back { Found::Copy(bytes) } else { Found::InPlace };
+            return if self.is_end(number) { Found::End(bytes) } else { Found::InPlace };
         }
         if self.old.as_mut().is_some_and(holds) { Found::Copy(bytes) } else { Found::Nothing }
     }
@@ -87,6 +113,8 @@ pub(super) struct Hunt {
     claimed: BitSet,
     /// Not looked for yet; `None` if nothing is looked for, or no more.
     left: Option<u32>,
+    /// Of these the ends of a device.
+    ends_left: u32,
     found: BTreeSet<u32>,
     found_blocks: u32,
 }
@@ -97,6 +125,7 @@ impl Default for Hunt {
             scan: None,
             claimed: BitSet::new(0),
             left: None,
+            ends_left: 0,
             found: BTreeSet::new(),
             found_blocks: 0,
         }
@@ -104,8 +133,8 @@ impl Default for Hunt {
 }
 
 impl Hunt {
-    /// Starts a search; a thread tells `deliver` of every block in turn. With `holds_ends`, the
-    /// first and the last block are copies: they have to be written once more, at the end.
+    /// Starts a search; a thread tells `deliver` of every block in turn, of the ends of a device
+    /// first.
     ///
     /// # Errors
     /// [`Error::System`] if there is no thread to be had.
@@ -113,13 +142,18 @@ impl Hunt {
         search: Search,
         layout: Layout,
         index: Arc<Index>,
-        holds_ends: bool,
         deliver: impl Fn(u32, Found) + Send + 'static,
     ) -> Result<Self, Error> {
         let claimed = search.blocks.clone();
-        let scan = Some(Scan::start(search, layout, index, holds_ends, deliver)?);
+        let (ends_left, turns) = search.in_turn();
+        let scan = Some(Scan::start(search, turns, layout, index, deliver)?);
         let left = Some(claimed.count());
-        Ok(Self { scan, claimed, left, found: BTreeSet::new(), found_blocks: 0 })
+        Ok(Self { scan, claimed, left, ends_left, found: BTreeSet::new(), found_blocks: 0 })
+    }
+
+    /// Whether the ends of a device have not been looked at yet: nothing may be written.
+    pub(super) const fn looks_at_ends(&self) -> bool {
+        self.ends_left > 0
     }
 
     /// The blocks that are looked for.
@@ -130,6 +164,7 @@ impl Hunt {
     /// A block was looked for; found, it is on its way to the writer.
     pub(super) fn note(&mut self, number: u32, is_found: bool) {
         self.left = self.left.map(|left| left.saturating_sub(1));
+        self.ends_left = self.ends_left.saturating_sub(1);
         if is_found {
             self.found.insert(number);
             self.found_blocks += 1;
@@ -169,9 +204,9 @@ struct Scan {
 impl Scan {
     fn start(
         mut search: Search,
+        turns: Vec<u32>,
         layout: Layout,
         index: Arc<Index>,
-        holds_ends: bool,
         deliver: impl Fn(u32, Found) + Send + 'static,
     ) -> Result<Self, Error> {
         let (credits, granted) = sync_channel(FOUND_MAX);
@@ -182,9 +217,8 @@ impl Scan {
         let is_stopped = Arc::new(AtomicBool::new(false));
         let stop = Arc::clone(&is_stopped);
         let work = move || {
-            for number in search.blocks.clone().iter() {
-                let held_back = holds_ends && (number == 0 || number + 1 == layout.blocks());
-                let find = || search.find(&layout, &index, number, held_back);
+            for number in turns {
+                let find = || search.find(&layout, &index, number);
                 let found = catch_unwind(AssertUnwindSafe(find)).unwrap_or(Found::Nothing);
                 // Nobody waits for what was not found.
                 let waits = !matches!(found, Found::Nothing);

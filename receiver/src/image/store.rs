@@ -52,6 +52,8 @@ pub struct Store {
     /// octets, and nobody waits for a slow disk.
     zero_runs: VecDeque<Range<u32>>,
     is_zeroing: bool,
+    /// Blocks that came before the ends of a device were looked at.
+    waiting: Vec<(u32, Vec<u8>)>,
     /// Blocks with data that are on the target.
     stored_blocks: u32,
     /// An end was asked for, and nothing was lost since.
@@ -125,6 +127,7 @@ impl Store {
             memory,
             zero_runs: VecDeque::new(),
             is_zeroing: false,
+            waiting: Vec::new(),
             stored_blocks: 0,
             is_ending: false,
             deliver: Arc::new(deliver),
@@ -231,8 +234,8 @@ impl Store {
     fn begin_writing(&mut self, layout: Layout, index: &Arc<Index>) -> Result<(), Error> {
         let Some(mut target) = self.target.take() else { return Ok(()) };
         let (search, journal, reads_back) = target.search(index.image_id(), &layout, index.zero());
-        let keeping = Keeping { journal, read_back: reads_back.then(|| Arc::clone(index)) };
-        let holds_ends = target.is_device();
+        let read_back = reads_back.then(|| Arc::clone(index));
+        let keeping = Keeping { journal, read_back, may_be_whole: search.is_some() };
         let zeroes: u64 = index.zero().iter().map(|block| u64::from(layout.block_len(block))).sum();
         target.check_room(layout.bytes() - zeroes)?;
         let tasks_max = self.memory.blocks(layout.block_size(), 0) as usize + FOUND_MAX;
@@ -243,7 +246,7 @@ impl Store {
         if let Some(search) = search {
             let (deliver, index) = (Arc::clone(&self.deliver), Arc::clone(index));
             let found = move |number, found| deliver(Work::Searched(number, found));
-            self.hunt = Hunt::begin(search, layout, index, holds_ends, found)?;
+            self.hunt = Hunt::begin(search, layout, index, found)?;
         }
         let deliver = Arc::clone(&self.deliver);
         self.workbench.check_zero(0..layout.blocks(), Arc::clone(index), layout, move |batch| {
@@ -294,7 +297,8 @@ impl Store {
     }
 
     fn zero_next(&mut self) {
-        if let Some(writer) = self.writer.as_ref().filter(|_| !self.is_zeroing)
+        let may_write = !self.is_zeroing && !self.hunt.looks_at_ends();
+        if let Some(writer) = self.writer.as_ref().filter(|_| may_write)
             && let Some(run) = self.zero_runs.pop_front()
         {
             self.is_zeroing = true;
@@ -306,6 +310,9 @@ impl Store {
         match checked {
             Checked::Whole { bytes } => {
                 match (block.stream, &self.writer, &mut self.assembly) {
+                    (Stream::Image, Some(_), _) if self.hunt.looks_at_ends() => {
+                        self.waiting.push((block.number, bytes));
+                    }
                     (Stream::Image, Some(writer), _) => writer.write(block.number, bytes),
                     (Stream::Index, _, Some(assembly)) => {
                         assembly.insert(block.number, &bytes);

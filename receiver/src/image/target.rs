@@ -175,7 +175,7 @@ impl Target {
         let mut journal = self.kept.journal.take();
         let claims = journal.as_mut().and_then(|journal| journal.begin(image, layout));
         let places = (self.kept.in_place.then(|| self.kind.file()), self.kept.old.as_ref());
-        let search = Search::new(places, claims, layout, zero);
+        let search = Search::new(places, claims, layout, zero, self.is_device());
         if let (Some(journal), None) = (&mut journal, &search) {
             journal.note_searched();
         }

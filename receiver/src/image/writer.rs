@@ -104,6 +104,16 @@ impl Writer {
         self.submit(Task::Find { number });
     }
 
+    /// Queues an end of the device, which has it.
+    pub(super) fn hold(&self, number: u32, bytes: Vec<u8>) {
+        self.submit(Task::Hold { number, bytes });
+    }
+
+    /// Something of the image is not on the target from before.
+    pub(super) fn lacks_something(&self) {
+        self.order.lacks_something();
+    }
+
     /// Queues what is left to note when all that was found on the target has been queued.
     pub(super) fn end_search(&self) {
         self.submit(Task::EndSearch);
@@ -186,6 +196,7 @@ enum Task {
     Write { number: u32, bytes: Vec<u8> },
     Zero { blocks: Range<u32> },
     Find { number: u32 },
+    Hold { number: u32, bytes: Vec<u8> },
     EndSearch,
     Finish { end: u32 },
 }
@@ -247,6 +258,7 @@ impl<F: Fn(Written)> Crew<F> {
             Task::Write { number, bytes } => self.order.write(output, number, bytes, bounce),
             Task::Zero { blocks } => self.order.zero(output, blocks),
             Task::Find { number } => Ok(self.order.find(number)),
+            Task::Hold { number, bytes } => self.order.hold(output, number, bytes, true),
             Task::EndSearch | Task::Finish { .. } => return None,
         };
         Some(result.map(|written| self.report(written)))

@@ -53,20 +53,25 @@ impl World {
         old: Option<&File>,
         claims: Option<BitSet>,
     ) -> Option<Search> {
-        Search::new((target, old), claims, &self.layout, self.index.zero())
+        Search::new((target, old), claims, &self.layout, self.index.zero(), false)
     }
 
-    fn find(&self, search: &mut Search, number: u32, held_back: bool) -> &'static str {
+    /// Where it is on a device.
+    fn search_device(&self, target: &File, claims: Option<BitSet>) -> Option<Search> {
+        Search::new((Some(target), None), claims, &self.layout, self.index.zero(), true)
+    }
+
+    fn find(&self, search: &mut Search, number: u32) -> &'static str {
         let start = usize::try_from(self.layout.block_range(number).start).unwrap();
-        match search.find(&self.layout, &self.index, number, held_back) {
-            Found::Nothing => "nothing",
-            Found::InPlace => "in place",
-            Found::Copy(bytes) => {
-                assert!(bytes == self.image[start..start + bytes.len()], "{number}");
-                assert_eq!(bytes.len(), self.layout.block_len(number) as usize);
-                "copy"
-            }
-        }
+        let (found, bytes) = match search.find(&self.layout, &self.index, number) {
+            Found::Nothing => return "nothing",
+            Found::InPlace => return "in place",
+            Found::End(bytes) => ("end", bytes),
+            Found::Copy(bytes) => ("copy", bytes),
+        };
+        assert!(bytes == self.image[start..start + bytes.len()], "{number}");
+        assert_eq!(bytes.len(), self.layout.block_len(number) as usize);
+        found
     }
 }
 
@@ -87,17 +92,30 @@ fn what_the_target_holds_stays_and_what_only_the_old_file_holds_is_copied() {
     let old = world.file("old", &world.without(&[0, 2]));
     let mut search = world.search(Some(&target), Some(&old), None).unwrap();
     assert_eq!(search.blocks.count(), 38, "zero blocks are made, not looked for");
-    for (number, held_back, found) in [
-        (0, false, "in place"),
-        (1, false, "copy"),
-        (2, false, "nothing"),
-        (39, true, "copy"),
-        (3, false, "in place"),
-        // Zeroed at the start, and written at the end.
-        (0, true, "copy"),
-    ] {
-        assert_eq!(world.find(&mut search, number, held_back), found, "{number}");
+    for (number, found) in
+        [(0, "in place"), (1, "copy"), (2, "nothing"), (39, "copy"), (3, "in place")]
+    {
+        assert_eq!(world.find(&mut search, number), found, "{number}");
     }
+}
+
+#[test]
+fn the_ends_of_a_device_are_looked_at_first_whoever_claims_them_and_kept() {
+    let world = World::new();
+    let target = world.file("target", &world.without(&[1, 39]));
+    let mut search = world.search_device(&target, None).unwrap();
+    let (ends, turns) = search.in_turn();
+    assert_eq!((ends, &turns[..4], turns.len()), (2, &[0, 39, 1, 2][..], 38));
+    for (number, found) in [(0, "end"), (39, "nothing"), (1, "nothing"), (38, "in place")] {
+        assert_eq!(world.find(&mut search, number), found, "{number}");
+    }
+    let mut search = world.search_device(&target, Some(claims(&[3, 4]))).unwrap();
+    assert_eq!(search.in_turn(), (2, vec![0, 39, 3, 4]));
+    assert_eq!(world.find(&mut search, 0), "end");
+    let layout = Layout::new(1000, 10, 64).unwrap();
+    let only = Search::new((Some(&target), None), None, &layout, &BitSet::new(1), true).unwrap();
+    assert_eq!(only.in_turn(), (1, vec![0]), "of one block both ends are the same");
+    assert_eq!(world.search(Some(&target), None, None).unwrap().in_turn().0, 0, "of a file");
 }
 
 #[test]
@@ -106,15 +124,15 @@ fn claims_say_where_to_look_and_not_what_is_there() {
     let target = world.file("target", &world.without(&[4]));
     let mut search = world.search(Some(&target), None, Some(claims(&[3, 4, 5]))).unwrap();
     assert!(search.blocks.iter().eq([3, 4]), "{:?}", search.blocks);
-    assert_eq!(world.find(&mut search, 3, false), "in place");
-    assert_eq!(world.find(&mut search, 4, false), "nothing", "the hash is another");
-    assert_eq!(world.find(&mut search, 7, false), "nothing", "nobody claims it");
+    assert_eq!(world.find(&mut search, 3), "in place");
+    assert_eq!(world.find(&mut search, 4), "nothing", "the hash is another");
+    assert_eq!(world.find(&mut search, 7), "nothing", "nobody claims it");
     // What is not claimed may be in the old file all the same.
     let old = world.file("old", &world.without(&[]));
     let mut search = world.search(Some(&target), Some(&old), Some(claims(&[3, 4]))).unwrap();
     assert_eq!(search.blocks.count(), 38);
-    assert_eq!(world.find(&mut search, 4, false), "copy");
-    assert_eq!(world.find(&mut search, 7, false), "copy");
+    assert_eq!(world.find(&mut search, 4), "copy");
+    assert_eq!(world.find(&mut search, 7), "copy");
 }
 
 #[test]
@@ -132,9 +150,9 @@ fn what_cannot_be_read_is_not_there() {
     let world = World::new();
     let target = world.file("target", &world.image[..10 * 1024 + 9]);
     let mut search = world.search(Some(&target), None, None).unwrap();
-    assert_eq!(world.find(&mut search, 9, false), "in place");
+    assert_eq!(world.find(&mut search, 9), "in place");
     for number in [10, 11, 39] {
-        assert_eq!(world.find(&mut search, number, false), "nothing");
+        assert_eq!(world.find(&mut search, number), "nothing");
     }
 }
 
@@ -145,8 +163,8 @@ fn what_the_medium_has_counts_when_it_is_read_and_not_before() {
     let mut search = world.search(Some(&target), None, None).unwrap();
     target.write_all_at(&world.image[8 * 1024..9 * 1024], 8 * 1024).unwrap();
     target.write_all_at(&[0; 1024], 9 * 1024).unwrap();
-    assert_eq!(world.find(&mut search, 8, false), "in place");
-    assert_eq!(world.find(&mut search, 9, false), "nothing");
+    assert_eq!(world.find(&mut search, 8), "in place");
+    assert_eq!(world.find(&mut search, 9), "nothing");
 }
 
 #[test]
@@ -154,11 +172,11 @@ fn no_more_is_found_ahead_than_waits_for_the_disk() {
     let world = World::new();
     // Blocks 10 … 19 are not there: nobody waits for them.
     let target = world.file("target", &world.without(&(10..20).collect::<Vec<_>>()));
-    let search = world.search(Some(&target), None, None).unwrap();
+    let search = world.search_device(&target, None).unwrap();
     let (tell, told) = channel();
     let deliver = move |number, found| drop(tell.send((number, found)));
     let index = Arc::clone(&world.index);
-    let mut hunt = Hunt::begin(search, world.layout, index, true, deliver).unwrap();
+    let mut hunt = Hunt::begin(search, world.layout, index, deliver).unwrap();
     assert_eq!((hunt.claimed().count(), hunt.found_blocks()), (38, 0));
     let (mut waiting, mut told_blocks) = (BTreeSet::new(), 0);
     while told_blocks < 38 {
@@ -175,13 +193,15 @@ fn no_more_is_found_ahead_than_waits_for_the_disk() {
             continue;
         };
         assert!(!hunt.ends(), "{told_blocks} of 38");
+        assert_eq!(hunt.looks_at_ends(), told_blocks < 2, "{told_blocks} of 38");
         told_blocks += 1;
         let is_found = !(10..20).contains(&number);
-        let is_copy = number == 0 || number == 39;
+        let is_end = number == 0 || number == 39;
         match found {
             Found::Nothing => assert!(!is_found, "{number}"),
-            Found::InPlace => assert!(is_found && !is_copy, "{number}"),
-            Found::Copy(_) => assert!(is_found && is_copy, "{number}"),
+            Found::InPlace => assert!(is_found && !is_end, "{number}"),
+            Found::End(_) => assert!(is_found && is_end, "{number}"),
+            Found::Copy(_) => panic!("{number} is there"),
         }
         hunt.note(number, is_found);
         if is_found {
@@ -208,7 +228,7 @@ fn a_hunt_that_nobody_goes_on_with_ends_when_it_is_dropped() {
         let _ = tell.send(number);
     };
     let index = Arc::clone(&world.index);
-    let hunt = Hunt::begin(search, world.layout, index, false, deliver).unwrap();
+    let hunt = Hunt::begin(search, world.layout, index, deliver).unwrap();
     assert_eq!(told.recv(), Ok(0));
     drop(hunt);
     assert!(told.iter().count() < FOUND_MAX);

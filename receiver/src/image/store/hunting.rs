@@ -29,9 +29,16 @@ impl Store {
     pub(super) fn searched(&mut self, number: u32, found: Found) -> Progress {
         let Some(writer) = &self.writer else { return Progress::Absent(number) };
         let is_found = match found {
-            Found::Nothing => false,
+            Found::Nothing => {
+                writer.lacks_something();
+                false
+            }
             Found::InPlace => {
                 writer.find(number);
+                true
+            }
+            Found::End(bytes) => {
+                writer.hold(number, bytes);
                 true
             }
             Found::Copy(bytes) => {
@@ -40,11 +47,22 @@ impl Store {
             }
         };
         self.hunt.note(number, is_found);
+        self.go_ahead();
         if is_found {
             return Progress::Whole(BlockId::image(number));
         }
         self.end_search();
         Progress::Absent(number)
+    }
+
+    /// Once the ends of a device have been looked at, something else may be written.
+    fn go_ahead(&mut self) {
+        if let Some(writer) = self.writer.as_ref().filter(|_| !self.hunt.looks_at_ends()) {
+            for (number, bytes) in self.waiting.drain(..) {
+                writer.write(number, bytes);
+            }
+            self.zero_next();
+        }
     }
 
     /// A block is out of the way, found or not.

@@ -11,11 +11,11 @@ use imgcast_common::prng::Prng;
 use imgcast_common::tree::{BlockDigest, Index, IndexBuilder};
 
 use super::{Writer, Written};
-use crate::image::Target;
 use crate::image::flaky::{Faults, Flaky};
 use crate::image::medium::Medium;
 use crate::image::order::{Keeping, Order};
 use crate::image::testing::{LoopDevice, Scratch};
+use crate::image::{Journal, Target};
 
 /// An image whose block 2 is zero.
 struct World {
@@ -45,7 +45,7 @@ impl World {
         let read_back = Some(Arc::clone(&self.index));
         let medium = Box::new(Flaky::new(target, faults));
         medium.make_room(self.layout.bytes()).unwrap();
-        let keeping = Keeping { journal: None, read_back };
+        let keeping = Keeping { read_back, ..Keeping::default() };
         let mut order = Order::new(self.layout, medium.is_device(), keeping);
         order.window_bytes = window_bytes;
         let (reports, written) = channel();
@@ -170,6 +170,57 @@ fn what_was_told_to_be_lost_is_not_told_to_be_stored_afterwards() {
         lost += losses.len();
     }
     assert!(lost >= 500, "{lost}");
+}
+
+#[test]
+fn a_flush_of_nothing_is_not_made_and_cannot_fail() {
+    let scratch = Scratch::new();
+    let path = scratch.path().join("disk.img");
+    let world = World::new(5 * 1024, 10);
+    for flush in 1..=8 {
+        let _ = fs::remove_file(&path);
+        // Each block is flushed when it is written: at the end nothing is left to be.
+        let faults = Faults { flush, ..Faults::default() };
+        let losses = world.write(Target::open(&path).unwrap(), faults, 1);
+        world.assert_holds(&path, "flush");
+        assert!(losses.iter().all(|(blocks, _)| !blocks.is_empty()), "{flush}: {losses:?}");
+    }
+}
+
+#[test]
+fn where_a_search_ends_beside_a_flush_that_fails_what_was_lost_is_told_and_nothing_else_happens() {
+    let scratch = Scratch::new();
+    let (path, journal) = (scratch.path().join("disk.img"), scratch.path().join("journal"));
+    let world = World::new(3 * 1024, 10);
+    for _ in 0..200 {
+        let _ = fs::remove_file(&path);
+        let faults = Faults { flush: 1, ..Faults::default() };
+        let medium = Box::new(Flaky::new(Target::open(&path).unwrap(), faults));
+        medium.make_room(world.layout.bytes()).unwrap();
+        let mut noted = Journal::open(&journal, "--journal", true).unwrap();
+        noted.begin(world.index.image_id(), &world.layout);
+        let keeping = Keeping { journal: Some(noted), ..Keeping::default() };
+        let mut order = Order::new(world.layout, false, keeping);
+        order.window_bytes = 1;
+        let (reports, written) = channel();
+        let writer = Writer::start_in(order, medium, QUEUE_MAX, move |report| {
+            let _ = reports.send(report);
+        });
+        let writer = writer.unwrap();
+        world.give(&writer, 0);
+        writer.end_search();
+        while !matches!(written.recv().unwrap(), Written::Lost { blocks, .. } if blocks == [0]) {}
+        (0..3).for_each(|number| world.give(&writer, number));
+        for _ in 0..3 {
+            let report = written.recv().unwrap();
+            let is_there = matches!(report, Written::Stored { .. } | Written::Zeroed { .. });
+            assert!(is_there, "{report:?}");
+        }
+        writer.finish();
+        let report = written.recv().unwrap();
+        assert!(matches!(report, Written::Flushed { .. }), "{report:?}");
+        world.assert_holds(&path, "flush");
+    }
 }
 
 /// More than is ever given at a time.
