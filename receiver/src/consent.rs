@@ -9,11 +9,12 @@ use crate::{
     image::{Disk, Selected, Target},
 };
 
-/// Opens what the operator calls the output.
+/// Opens what the operator calls the output. If it is a disk about which nobody was asked, it is to
+/// be said that this is overwritten, once the image is known to fit.
 ///
 /// # Errors
 /// [`Error::Target`] if it is refused, or nobody agrees.
-pub(crate) fn open_target(config: &ReceiveConfig) -> Result<Target, Error> {
+pub(crate) fn open_target(config: &ReceiveConfig) -> Result<(Target, Option<Disk>), Error> {
     let selected = Selected::find(&config.output)?;
     let (input, mut output) = (io::stdin(), io::stderr());
     if let Some(leads_to) = &selected.leads_to {
@@ -21,13 +22,15 @@ pub(crate) fn open_target(config: &ReceiveConfig) -> Result<Target, Error> {
         let _ = writeln!(output, "{} is {}", config.output.display(), leads_to.display());
     }
     let target = Target::open_with(&selected.path, config.target, &config.keep)?;
-    let Some(disk) = target.disk() else { return Ok(target) };
-    if !config.is_agreed && input.is_terminal() && output.is_terminal() {
+    let mut untold = target.disk();
+    if !config.is_agreed
+        && input.is_terminal()
+        && output.is_terminal()
+        && let Some(disk) = untold.take()
+    {
         ask(&disk, &mut input.lock(), &mut output)?;
-    } else if !config.is_quiet {
-        let _ = writeln!(output, "overwriting {disk}");
     }
-    Ok(target)
+    Ok((target, untold))
 }
 
 /// Shows what is lost, and waits for an answer.

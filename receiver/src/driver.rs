@@ -25,7 +25,7 @@ use crate::{
     config::ReceiveConfig,
     consent,
     error::{Error, Heard},
-    image::{Progress, Store, Target, Work},
+    image::{Disk, Progress, Store, Target, Work},
     outcome,
     pace::Pace,
     report::Report,
@@ -45,9 +45,9 @@ pub struct Outcome {
 /// # Errors
 /// Whatever kept the image from being there, verified and flushed.
 pub fn run(config: &ReceiveConfig) -> Result<Outcome, Error> {
-    let target = consent::open_target(config)?;
+    let output = consent::open_target(config)?;
     let interface = sockets::interface(&config.network)?;
-    event_loop()?.block_on(async { Driver::start(config, interface, target)?.run().await })
+    event_loop()?.block_on(async { Driver::start(config, interface, output)?.run().await })
 }
 
 /// What waits for sockets, threads, timers and signals at once.
@@ -84,7 +84,7 @@ impl<'a> Driver<'a> {
     fn start(
         config: &'a ReceiveConfig,
         interface: Interface,
-        target: Target,
+        (target, overwritten): (Target, Option<Disk>),
     ) -> Result<Self, Error> {
         let rendezvous = config.network.rendezvous;
         let asks = config.network.asks_one_sender();
@@ -132,7 +132,7 @@ impl<'a> Driver<'a> {
             overflowed: 0,
             pace: Pace::new(now()),
             heard,
-            report: Report::new(!config.is_quiet, &interface, config),
+            report: Report::new(!config.is_quiet, &interface, overwritten, config),
             interface,
             failure: None,
             config,

@@ -11,6 +11,7 @@ use imgcast_common::{
 use crate::{
     config::ReceiveConfig,
     driver::now,
+    image::Disk,
     session::{Notice, Offer, Stage, Status},
 };
 
@@ -21,6 +22,8 @@ pub(crate) struct Report {
     place: String,
     wanted: String,
     wants_any: bool,
+    /// The disk that is overwritten, until that was said.
+    overwritten: Option<Disk>,
     began_at: Instant,
     /// What is being done or waited for, and since when.
     topic: (&'static str, Instant),
@@ -31,7 +34,12 @@ pub(crate) struct Report {
 }
 
 impl Report {
-    pub(crate) fn new(shows: bool, interface: &Interface, config: &ReceiveConfig) -> Self {
+    pub(crate) fn new(
+        shows: bool,
+        interface: &Interface,
+        overwritten: Option<Disk>,
+        config: &ReceiveConfig,
+    ) -> Self {
         let rendezvous = config.network.rendezvous;
         let wanted = match &config.image {
             Some(image) => format!("a sender of {image}"),
@@ -43,6 +51,7 @@ impl Report {
             place: format!("{} ({})", interface.name, rendezvous),
             wanted,
             wants_any: config.image.is_none(),
+            overwritten,
             began_at: now,
             topic: ("", now),
             receiving_since: None,
@@ -58,7 +67,11 @@ impl Report {
         self.console.clear();
     }
 
+    /// An offer was chosen, and its image fits.
     pub(crate) fn chosen(&mut self, offer: &Offer) {
+        if let Some(disk) = self.overwritten.take() {
+            self.console.say(&format!("overwriting {disk}"));
+        }
         let (name, layout) = (&offer.announce.name, offer.announce.layout);
         let (size, sender) = (ByteSize(layout.bytes()), offer.sender.ip());
         if offer.announce.one_way {
@@ -195,8 +208,9 @@ impl Report {
     /// What was written is not there.
     pub(crate) fn lost(&self, blocks: usize, why: &str) {
         self.say(&format!(
-            "the target does not hold {blocks} blocks that were written ({why}): they are fetched \
-             again; look at the kernel's log (dmesg)"
+            "{} not on the target after all ({why}): to be fetched again; look at the kernel's log \
+             (dmesg)",
+            Counted::blocks(blocks as u64)
         ));
     }
 
@@ -334,6 +348,7 @@ mod tests {
             place: "eth0 (239.255.63.30:6330)".into(),
             wanted: "a sender".into(),
             wants_any: true,
+            overwritten: None,
             began_at: now(),
             topic: ("", now()),
             receiving_since: None,

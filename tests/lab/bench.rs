@@ -55,6 +55,7 @@ impl Bench {
         assert!(said.contains(&format!("error[{code}]: ")), "{said}");
         assert!(said.contains(words), "no {words:?}: {said}");
         assert!(said.contains("\nexit code 7\n"), "{said}");
+        assert!(!said.contains("overwriting "), "{said}");
     }
 
     /// What the receiver says there, with its exit code.

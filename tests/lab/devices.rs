@@ -22,8 +22,11 @@ fn a_loop_device_as_target_works_and_a_mounted_one_is_refused_and_stays_untouche
     let device = LoopDevice::new(&scratch.path("target"), 64).unwrap();
 
     let mut sender = transfer.start_sender(1);
-    transfer.start_receiver(0, device.path()).succeed(TRANSFER_DEADLINE);
+    let mut receiver = transfer.start_receiver(0, device.path());
+    receiver.succeed(TRANSFER_DEADLINE);
     sender.succeed(SENDER_DEADLINE);
+    let words = format!("overwriting {} (64.0 MiB, ", text(device.path()));
+    assert!(receiver.stderr().contains(&words), "{}", receiver.output());
     let image_bytes = image.metadata().unwrap().len();
     run(&["cmp", "--bytes", &image_bytes.to_string(), text(&image), text(device.path())]).unwrap();
 
