@@ -51,25 +51,6 @@ fn without_a_rendezvous_group_a_sender_that_restarts_is_asked_for() {
 }
 
 #[test]
-fn a_sender_that_restarts_while_receivers_flush_or_read_back_is_told_that_they_have_the_image() {
-    let reports = all_done(|seed| {
-        let mut config = restarting(seed, 64, 0).each_receiver(|number, receiver| {
-            // Everything has come by then; some are through when it is back, others are not.
-            receiver.disk.flush_takes = Duration::from_secs(4 + number as u64);
-            receiver.asks = seed % 2 == 0;
-        });
-        config.senders[0].crash = Some(When::At(Duration::from_secs(3)));
-        config.senders[0].restart.as_mut().unwrap().after = Duration::from_secs(3);
-        config
-    });
-    for report in reports {
-        let told = |it: &Ending| *it == Ending::Done { acknowledged: true };
-        assert!(report.receivers.iter().all(|it| told(&it.ending)), "{report}");
-        assert!(report.done_at < Duration::from_secs(12), "{report}");
-    }
-}
-
-#[test]
 fn receivers_go_if_their_sender_does_not_come_back() {
     let mut config = restarting(1, 64, 0).each_receiver(|_, receiver| {
         receiver.receive_timeout = Some(Duration::from_secs(20));
