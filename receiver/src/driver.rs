@@ -132,7 +132,7 @@ impl<'a> Driver<'a> {
             overflowed: 0,
             pace: Pace::new(now()),
             heard,
-            report: Report::new(!config.is_quiet, &interface, overwritten, config),
+            report: Report::new(&interface, overwritten, config),
             interface,
             failure: None,
             config,

@@ -35,7 +35,6 @@ pub(crate) struct Report {
 
 impl Report {
     pub(crate) fn new(
-        shows: bool,
         interface: &Interface,
         overwritten: Option<Disk>,
         config: &ReceiveConfig,
@@ -47,11 +46,11 @@ impl Report {
         };
         let now = now();
         Self {
-            console: Console::new(shows),
+            console: Console::new(!config.is_quiet),
             place: format!("{} ({})", interface.name, rendezvous),
             wanted,
             wants_any: config.image.is_none(),
-            overwritten,
+            overwritten: overwritten.filter(|_| !config.is_quiet),
             began_at: now,
             topic: ("", now),
             receiving_since: None,

@@ -9,7 +9,8 @@
 //! ```
 //!
 //! Whoever resumes looks at both ends before that: they need not be fetched. If all of the image is
-//! there nothing is zeroed or written, and at any time it is the whole disk that it was.
+//! found there nothing is zeroed or written, and at any time it is the whole disk that it was. A
+//! block that comes, since others lack it, before it was looked for is written like any other.
 //!
 //! A file gets its name last and needs none of this.
 //!
@@ -297,6 +298,8 @@ impl Order {
         }
         // An error that is told to the other thread would be one of these zeroes.
         let _turn = lock(&self.flushing);
+        // One end may be zeroes if it fails now, and what is found of it is no longer there.
+        self.lacks_something();
         books.shield(&*output.medium, &self.layout)
     }
 

@@ -2,7 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use imgcast_common::wire::{Abort, AbortReason, SenderState};
+use imgcast_common::{
+    id::Stream,
+    wire::{Abort, AbortReason, SenderState},
+};
 
 use super::{
     Event, Failure, LackEnd, Ledger, Notice, Outcome, Phase, Session, Via, is_group_counter,
@@ -89,6 +92,11 @@ impl Contact {
     /// The session is over, or does not take us any more.
     pub(super) fn orphan(&mut self, now: Instant) {
         self.orphaned.get_or_insert(Orphaned::new(now, None));
+    }
+
+    /// Whether the sender said that the image is gone where it was.
+    pub(super) fn has_lost_image(&self) -> bool {
+        self.orphaned.as_ref().is_some_and(|orphaned| orphaned.lost_image)
     }
 
     pub(super) const fn is_orphaned(&self) -> bool {
@@ -187,6 +195,8 @@ impl Session {
     pub(super) fn end_without_image(&mut self, now: Instant) {
         let orphaned = self.contact.orphaned.as_ref().filter(|orphaned| orphaned.lost_image);
         let Some(text) = orphaned.and_then(|orphaned| orphaned.last_words.clone()) else { return };
+        self.check_what_is_over(now, Stream::Index);
+        self.check_what_is_over(now, Stream::Image);
         let index_due = !self.index_known
             && self.index.as_ref().is_some_and(|index| index.verified().is_full());
         let is_judged = |ledger: &Option<Ledger>| ledger.as_ref().is_none_or(Ledger::is_judged);

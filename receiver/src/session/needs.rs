@@ -28,7 +28,8 @@ impl Session {
             return;
         }
         let view = self.view(now, &self.plans[stream as usize]);
-        let all = self.one_way.as_ref().is_some_and(OneWay::has_ended);
+        let all =
+            self.one_way.as_ref().is_some_and(OneWay::has_ended) || self.contact.has_lost_image();
         let is_over = |(block, partial): &(u32, &Partial)| {
             partial.is_decodable_when_over() && (all || view.is_over(*block, partial))
         };
