@@ -195,6 +195,14 @@ impl Session {
         self.free_of(self.memory_blocks())
     }
 
+    /// Whether all that came or was found has been judged, and an index that is whole put together.
+    pub(super) fn is_all_judged(&self) -> bool {
+        let index_due = !self.index_known
+            && self.index.as_ref().is_some_and(|index| index.verified().is_full());
+        let judged = |ledger: &Option<Ledger>| ledger.as_ref().is_none_or(Ledger::is_judged);
+        !index_due && judged(&self.index) && judged(&self.image)
+    }
+
     /// Those of so many that none is held in.
     fn free_of(&self, blocks: usize) -> usize {
         let Some(image) = &self.image else { return 0 };

@@ -8,7 +8,7 @@ use imgcast_common::{
 };
 
 use super::{
-    Event, Failure, LackEnd, Ledger, Notice, Outcome, Phase, Session, Via, is_group_counter,
+    Event, Failure, LackEnd, Notice, Outcome, Phase, Session, Via, is_group_counter,
     offers::OFFER_FORGOTTEN,
 };
 
@@ -197,16 +197,11 @@ impl Session {
         let Some(text) = orphaned.and_then(|orphaned| orphaned.last_words.clone()) else { return };
         self.check_what_is_over(now, Stream::Index);
         self.check_what_is_over(now, Stream::Image);
-        let index_due = !self.index_known
-            && self.index.as_ref().is_some_and(|index| index.verified().is_full());
-        let is_judged = |ledger: &Option<Ledger>| ledger.as_ref().is_none_or(Ledger::is_judged);
         let has_all =
             self.index_known && self.image.as_ref().is_some_and(|it| it.verified().is_full());
         if matches!(self.phase, Phase::Member | Phase::Joining(_))
-            && !index_due
             && !has_all
-            && is_judged(&self.index)
-            && is_judged(&self.image)
+            && self.is_all_judged()
             && !self.is_offered_elsewhere(now)
         {
             self.finish(Outcome::Failed(Failure::ImageGone(text)));

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use imgcast_common::{bits::BitSet, id::Stream, layout::Layout};
 
-use super::{Failure, Ledger, Phase, Session, Verdict};
+use super::{Failure, Phase, Session, Verdict};
 
 /// What is known of a one-way session while it lasts.
 #[derive(Debug)]
@@ -111,14 +111,9 @@ impl Session {
             self.check_what_is_over(now, Stream::Index);
             self.check_what_is_over(now, Stream::Image);
         }
-        let judged = |ledger: &Option<Ledger>| ledger.as_ref().is_none_or(Ledger::is_judged);
-        let index_due = !self.index_known
-            && self.index.as_ref().is_some_and(|index| index.verified().is_full());
         if over
             && matches!(self.phase, Phase::Member)
-            && !index_due
-            && judged(&self.index)
-            && judged(&self.image)
+            && self.is_all_judged()
             && self.image.as_ref().is_some_and(|image| !image.verified().is_full())
         {
             let lacking = self.lacking(LackEnd::Sent);

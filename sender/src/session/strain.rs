@@ -24,9 +24,9 @@ impl Strain {
         let held_back = held_back?;
         let is_there = held_back > HELD_BACK_MAX && !std::mem::take(&mut self.was_certain);
         let was_there = std::mem::replace(&mut self.was_there, is_there);
-        self.was_certain = self.was_there && (was_there || !is_starting);
+        self.was_certain = is_there && (was_there || !is_starting);
         let certain = if self.was_certain { Strained::Certainly } else { Strained::Perhaps };
-        self.was_there.then_some(certain)
+        is_there.then_some(certain)
     }
 }
 
