@@ -56,6 +56,17 @@ impl Table {
         Self { session, now, sent: Vec::new(), events: Vec::new(), counter: 100 }
     }
 
+    /// A member that has the index, and looks for all blocks on the target.
+    fn searching() -> Self {
+        let mut table = Self::member();
+        table.symbol_of(Stream::Index, Via::Group, 0, 0, 0);
+        table.checked(BlockId::index(0), Checked::Whole);
+        table.session.handle_claims(&BitSet::full(BLOCKS));
+        table.session.handle_index(table.now, Some(&BitSet::new(BLOCKS)));
+        table.drain();
+        table
+    }
+
     /// A member that has the index, with block 3 zero, and nothing of the image.
     fn receiving() -> Self {
         let mut table = Self::member();
@@ -864,12 +875,7 @@ fn a_sender_whose_image_is_gone_keeps_nobody_from_what_has_come_or_is_there() {
     table.drain();
     assert!(table.events.contains(&Event::Flush));
 
-    let mut table = Table::member();
-    table.symbol_of(Stream::Index, Via::Group, 0, 0, 0);
-    table.checked(BlockId::index(0), Checked::Whole);
-    table.session.handle_claims(&BitSet::full(BLOCKS));
-    table.session.handle_index(table.now, Some(&BitSet::new(BLOCKS)));
-    table.drain();
+    let mut table = Table::searching();
     table.hear(Via::Group, image_gone());
     for block in 0..BLOCKS - 1 {
         table.checked(BlockId::image(block), Checked::Whole);
@@ -1115,12 +1121,7 @@ fn claimed_blocks_are_not_asked_for_before_they_are_looked_for_and_their_symbols
 
 #[test]
 fn without_a_sender_nobody_gives_up_while_it_finds_blocks_on_the_target() {
-    let mut table = Table::member();
-    table.symbol_of(Stream::Index, Via::Group, 0, 0, 0);
-    table.checked(BlockId::index(0), Checked::Whole);
-    table.session.handle_claims(&BitSet::full(BLOCKS));
-    table.session.handle_index(table.now, Some(&BitSet::new(BLOCKS)));
-    table.drain();
+    let mut table = Table::searching();
     let abort = Abort { reason: AbortReason::Interrupted, text: "enough".into() };
     table.hear(Via::Group, Message::Abort(abort));
     for block in 0..4 {
