@@ -7,6 +7,7 @@ use std::fmt;
 use std::fs;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::Path;
 
 use nix::ifaddrs::{InterfaceAddress, getifaddrs};
 use nix::net::if_::{InterfaceFlags, if_nametoindex};
@@ -27,7 +28,8 @@ pub struct Interface {
     pub address: IpAddr,
     /// The largest IP packet it carries, in octets.
     pub mtu_octets: u32,
-    /// Speed of the link in Mbit/s; `None` where the driver does not say (virtual interfaces).
+    /// Speed of the link in Mbit/s; `None` where the driver does not say, or there is no hardware
+    /// below it: a veth says 10,000 whatever it carries.
     pub speed_megabits: Option<u32>,
     /// It reaches this host only.
     pub is_loopback: bool,
@@ -237,7 +239,7 @@ fn from_entry(entry: &InterfaceAddress) -> Option<Interface> {
         index,
         address,
         mtu_octets: mtu_octets(&name, index, address),
-        speed_megabits: sysfs_number(&name, index, "speed"),
+        speed_megabits: sysfs_number(&name, index, "speed").filter(|_| is_on_hardware(&name)),
         is_loopback: entry.flags.contains(InterfaceFlags::IFF_LOOPBACK),
         is_multicast: entry.flags.contains(InterfaceFlags::IFF_MULTICAST),
         is_up: entry.flags.contains(InterfaceFlags::IFF_UP),
@@ -268,6 +270,17 @@ fn sysfs_number(name: &str, index: u32, attribute: &str) -> Option<u32> {
     };
     read("ifindex").filter(|seen| *seen == index)?;
     read(attribute).filter(|number| *number > 0)
+}
+
+/// Whether it, or an interface that it lies on (a VLAN's, those of a bond or bridge), has a device.
+fn is_on_hardware(name: &str) -> bool {
+    let folder = Path::new("/sys/class/net").join(name);
+    let is_above_hardware = |entry: fs::DirEntry| {
+        let file_name = entry.file_name();
+        file_name.to_str().and_then(|link| link.strip_prefix("lower_")).is_some_and(is_on_hardware)
+    };
+    folder.join("device").exists()
+        || fs::read_dir(folder).is_ok_and(|entries| entries.flatten().any(is_above_hardware))
 }
 
 /// The total length of an IPv4 packet is a 16-bit field (RFC 791); `lo` says 65536.
