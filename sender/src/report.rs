@@ -113,7 +113,7 @@ impl Report {
     pub(crate) fn started(&mut self, now: Instant, session: &Session) {
         self.began_at = Some(now);
         let status = session.status();
-        let missing = status.expected.saturating_sub(status.active);
+        let missing = status.expected.saturating_sub(status.active + status.done);
         if missing > 0 {
             let text = format!("starting without {missing} of {} receivers", status.expected);
             self.console.say(&text);
@@ -164,10 +164,13 @@ impl Report {
                 ("sending", text)
             }
             SenderState::Idle => {
-                let missing = joined - status.done - status.gone;
-                let text = format!(
-                    "all is sent; waiting for {missing} of {joined} receivers to write and confirm"
-                );
+                let text = match joined - status.done - status.gone {
+                    0 => "nothing is needed yet; others may be on their way".into(),
+                    missing => format!(
+                        "all is sent; waiting for {missing} of {joined} receivers to write and \
+                         confirm"
+                    ),
+                };
                 ("idle", text)
             }
             SenderState::Closing => ("closing", "telling the receivers that it is over".into()),
@@ -204,7 +207,7 @@ impl Report {
     /// as long as there is nothing else to say.
     fn members_told(&self, now: Instant, session: &Session) -> Vec<String> {
         let counts = |member: &&Member| match member.state {
-            MemberState::Active => true,
+            MemberState::Active | MemberState::Done => true,
             MemberState::Ejected => false,
             _ => !session.is_gathering(),
         };
@@ -315,17 +318,17 @@ impl Report {
 /// it takes to say so: it fits a terminal of 80 columns.
 fn gathering(now: Instant, status: &Status, hears_keys: bool) -> String {
     let in_time = |at| seconds_until(at, now);
-    let (active, expected) = (status.active, status.expected);
+    let (joined, expected) = (status.active + status.done, status.expected);
     let starts = match (status.starts_at, status.gives_up_at) {
-        (Some(at), _) if active >= expected => format!("starts in {}", in_time(at)),
+        (Some(at), _) if joined >= expected => format!("starts in {}", in_time(at)),
         (Some(at), _) => format!("starts at {expected} or in {}", in_time(at)),
         (None, Some(at)) => format!("starts at {expected}, gives up in {}", in_time(at)),
         (None, None) => format!("starts at {expected}"),
     };
-    if hears_keys && active > 0 {
-        format!("waiting: {active} of {expected} joined, {starts}; press any key to start now")
+    if hears_keys && joined > 0 {
+        format!("waiting: {joined} of {expected} joined, {starts}; press any key to start now")
     } else {
-        format!("waiting for receivers: {active} of {expected} joined, {starts}")
+        format!("waiting for receivers: {joined} of {expected} joined, {starts}")
     }
 }
 

@@ -242,6 +242,8 @@ pub struct Disk {
     pub loses_at_write: Option<u32>,
     /// Blocks that the first flush of the whole does not get to the disk.
     pub loses_at_flush: u32,
+    /// How long it takes to flush the whole, and to read it back.
+    pub flush_takes: Duration,
 }
 
 impl WorldConfig {
@@ -324,6 +326,7 @@ impl Default for ReceiverConfig {
                 fails_at_write: None,
                 loses_at_write: None,
                 loses_at_flush: 0,
+                flush_takes: Duration::ZERO,
             },
             memory_blocks: 1_000,
             receive_timeout: Some(Duration::from_secs(120)),

@@ -283,6 +283,11 @@ impl Fault {
                     symbol_size: other.filter(|_| otherwise).unwrap_or(symbol_size),
                     group: u8::from(otherwise && prng.chance(500_000)),
                 });
+                for receiver in &mut config.receivers {
+                    if prng.chance(300_000) {
+                        receiver.disk.flush_takes = millis(prng, 0, 10_000);
+                    }
+                }
             }
             Self::TwoSendersOfOneImage => {
                 let starts_at = millis(prng, 0, 1_500);

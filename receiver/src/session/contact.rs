@@ -115,7 +115,12 @@ impl Contact {
 
     /// Whether nothing was heard of the session for so long that it must be gone.
     pub(super) fn is_silent(&self, now: Instant) -> bool {
-        now >= self.heard_at + SENDER_SILENCE
+        now >= self.silent_at()
+    }
+
+    /// Since when that will be so if nothing comes.
+    pub(super) fn silent_at(&self) -> Instant {
+        self.heard_at + SENDER_SILENCE
     }
 
     pub(super) const fn state(&self) -> SenderState {
@@ -165,7 +170,7 @@ impl Session {
     /// END or ABORT: without the whole image another session has to bring the rest.
     pub(super) fn on_over(&mut self, now: Instant, text: &str) {
         match self.phase {
-            Phase::Member | Phase::Joining(_) => {
+            Phase::Member | Phase::Joining(_) | Phase::Flushing => {
                 let known = self.contact.orphaned.as_ref();
                 if known.is_none_or(|orphaned| orphaned.last_words.is_none()) {
                     let last_words = Some(text.to_owned());
@@ -239,7 +244,7 @@ impl Session {
 
     /// Gives up when there has been no sender for too long.
     pub(super) fn give_up_without_sender(&mut self, now: Instant) -> bool {
-        let Some(timeout) = self.config.receive_timeout else { return false };
+        let Some(timeout) = self.patience() else { return false };
         let since = match (&self.contact.orphaned, &self.phase) {
             (Some(orphaned), _) => self.waits_since(orphaned.since),
             (None, Phase::Joining(_)) => self.contact.began_at,
@@ -334,7 +339,7 @@ impl Session {
             at = at.min(since + RECOVERY).min(contact.group_at + self.group_silence_max());
         }
         match &contact.orphaned {
-            None => at = at.min(contact.heard_at + SENDER_SILENCE),
+            None => at = at.min(contact.silent_at()),
             Some(orphaned) => {
                 let gives_up = self.config.receive_timeout;
                 let gives_up = gives_up.map(|timeout| self.waits_since(orphaned.since) + timeout);

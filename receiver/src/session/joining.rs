@@ -114,6 +114,10 @@ impl Session {
         if joining.nonce != refuse.nonce {
             return;
         }
+        if self.has_everything() {
+            // It was only to be told.
+            return self.begin_flush(now);
+        }
         let has_blocks = self.image.as_ref().is_some_and(|image| image.verified().count() > 0);
         match refuse.reason {
             RefuseReason::Mtu => {

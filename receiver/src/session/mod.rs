@@ -9,14 +9,14 @@
 //!
 //! `offers` and `joining` find and enter a session; `ledger` keeps the books of both streams, to
 //! which `blocks` and `runs` bring what arrives, and `resuming` what was there or got lost; `plan`
-//! remembers what the sender plans and
-//! `asking` decides what to ask for and when; `contact` watches whether group and sender are heard;
-//! `parting` takes leave. Where the sender hears nothing, `one_way` takes the place of joining,
-//! asking and parting.
+//! remembers what the sender plans and `asking` decides what to ask for and when; `contact` watches
+//! whether group and sender are heard; `flushing` has it all on disk, and `parting` takes leave.
+//! Where the sender hears nothing, `one_way` takes the place of joining, asking and parting.
 
 mod asking;
 mod blocks;
 mod contact;
+mod flushing;
 mod joining;
 mod ledger;
 mod loss;
@@ -38,7 +38,7 @@ use std::{
 
 use imgcast_common::{
     bits::BitSet,
-    id::{ImageId, Stream},
+    id::Stream,
     prng::Prng,
     wire::{Header, Message, SenderState, UNICAST},
 };
@@ -52,6 +52,7 @@ pub use types::{
 
 use asking::Asking;
 use contact::Contact;
+use flushing::Flush;
 use joining::{Joining, Membership};
 use ledger::Ledger;
 use loss::LossMeter;
@@ -96,6 +97,7 @@ pub struct Session {
     symbols_received: u64,
     /// Those of them that were lacking.
     symbols_kept: u64,
+    flush: Flush,
     progress_at: Instant,
     transmits: VecDeque<Transmit>,
     events: VecDeque<Event>,
@@ -140,6 +142,7 @@ impl Session {
             behind_kilobytes: None,
             symbols_received: 0,
             symbols_kept: 0,
+            flush: Flush::default(),
             progress_at: now,
             transmits: VecDeque::new(),
             events: VecDeque::new(),
@@ -186,15 +189,6 @@ impl Session {
             } else {
                 self.begin_joining(now);
             }
-        }
-        self.settle(now);
-    }
-
-    /// Everything is flushed and in its place: the image has this hash, and so many octets were
-    /// written.
-    pub fn handle_flushed(&mut self, now: Instant, image: ImageId, bytes_written: u64) {
-        if matches!(self.phase, Phase::Flushing) {
-            self.part(now, Ok((image, bytes_written)));
         }
         self.settle(now);
     }
@@ -254,8 +248,12 @@ impl Session {
                 // Reading a large disk back takes longer than switches remember.
                 self.refresh_when_due(now);
                 self.report_when_due(now);
+                self.look_for_another(now);
             }
-            Phase::Parting(_) => self.part_when_due(now),
+            Phase::Parting(_) => {
+                self.part_when_due(now);
+                self.look_for_another(now);
+            }
             Phase::Opening | Phase::Finished => {}
         }
         self.settle(now);
@@ -276,16 +274,20 @@ impl Session {
     /// When `handle_timeout` wants to be called at the latest.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
+        let look_at = self.look_for_another_at();
         match &self.phase {
             Phase::Listening => Some(self.offers.poll_timeout(&self.config)),
             Phase::Joining(joining) => Some(joining.poll_timeout()),
             Phase::Member if self.is_one_way() => Some(self.contact_timeout()),
             Phase::Member => Some(self.contact_timeout().min(self.asking_timeout())),
             Phase::Flushing => {
-                let refresh_at = self.refresh_at();
-                Some(self.member.map_or(refresh_at, |_| self.asking_timeout().min(refresh_at)))
+                let asking_at = self.member.map(|_| self.asking_timeout());
+                [Some(self.refresh_at()), asking_at, look_at].into_iter().flatten().min()
             }
-            Phase::Parting(parting) => Some(parting.poll_timeout()),
+            Phase::Parting(parting) => {
+                let look_at = look_at.filter(|_| parting.has_succeeded());
+                [Some(parting.poll_timeout()), look_at].into_iter().flatten().min()
+            }
             Phase::Opening | Phase::Finished => None,
         }
     }
@@ -348,18 +350,6 @@ impl Session {
         }
         self.end_lacking(now);
         self.end_without_image(now);
-    }
-
-    /// Whether every block is verified and written.
-    fn has_everything(&self) -> bool {
-        let all = self.image.as_ref().is_some_and(|image| image.verified().is_full());
-        self.index_known && all && self.writing.is_empty()
-    }
-
-    fn begin_flush(&mut self, now: Instant) {
-        self.phase = Phase::Flushing;
-        self.progress_at = now;
-        self.events.push_back(Event::Flush);
     }
 
     /// Fails for a reason that the sender is told.

@@ -100,7 +100,7 @@ impl Session {
         let lost = match self.phase {
             Phase::Member => self.contact.is_orphaned(),
             Phase::Joining(_) => self.contact.is_orphaned() || self.contact.is_silent(now),
-            _ => false,
+            _ => self.tells_another(now) && !offer.announce.one_way,
         };
         let orphaned = lost && !own;
         match self.phase {
@@ -133,7 +133,8 @@ impl Session {
         let is_other = self.offer.as_ref().is_some_and(|own| {
             own.announce.name == offer.announce.name && own.announce.image != offer.announce.image
         });
-        if is_other && self.contact.tells_of_other() {
+        // Whoever has everything waits for nothing.
+        if is_other && !self.has_everything() && self.contact.tells_of_other() {
             self.events.push_back(Event::Notice(Notice::OtherImage(Box::new(offer.clone()))));
         }
     }
@@ -224,6 +225,10 @@ impl Session {
         let layout = offer.announce.layout;
         let datagram_octets = padded_len(layout.symbol_size());
         if datagram_octets > self.config.datagram_octets_max {
+            if self.has_everything() {
+                // What is here needs no session, and this one cannot be told.
+                return;
+            }
             let failure = Failure::Mtu { datagram_octets, sender_mtu: None };
             self.finish(Outcome::Failed(failure));
             return;

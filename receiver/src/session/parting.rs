@@ -7,7 +7,7 @@ use imgcast_common::{
     wire::{Done, DoneAck, Eject, Leave, LeaveReason, Message},
 };
 
-use super::{Failure, Ledger, Outcome, Phase, Session};
+use super::{Failure, Flush, Ledger, Outcome, Phase, Session};
 
 /// A last word that is not acknowledged yet.
 #[derive(Debug)]
@@ -25,6 +25,11 @@ pub(super) struct Parting {
 impl Parting {
     pub(super) fn poll_timeout(&self) -> Instant {
         self.next_at.min(self.until)
+    }
+
+    /// Whether it is that the image is there.
+    pub(super) const fn has_succeeded(&self) -> bool {
+        matches!(self.unheard, Outcome::Done { .. })
     }
 }
 
@@ -87,6 +92,10 @@ impl Session {
 
     /// Goes before it has the image.
     pub(super) fn leave(&mut self, now: Instant, failure: Failure) {
+        if matches!(self.flush, Flush::Done(..)) {
+            // The copy stands, though nobody has been told.
+            return self.finish_once(Outcome::Done { acknowledged: false });
+        }
         let outcome = Outcome::Failed(failure.clone());
         let Some(member) = self.member else { return self.finish_once(outcome) };
         if matches!(self.phase, Phase::Parting(_)) {
@@ -159,7 +168,7 @@ const DONE_RETRY_MIN: Duration = Duration::from_millis(50);
 /// … up to this.
 const DONE_RETRY_MAX: Duration = Duration::from_secs(5);
 /// The copy stands, whether the sender hears of it or not.
-const DONE_PATIENCE: Duration = Duration::from_secs(60);
+pub(super) const DONE_PATIENCE: Duration = Duration::from_secs(60);
 /// A failure is worth a few tries, but the operator of the node waits for the prompt.
 const FAILURE_PATIENCE: Duration = Duration::from_secs(2);
 /// Somebody waits at the keyboard.

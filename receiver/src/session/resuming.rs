@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use imgcast_common::bits::BitSet;
 
-use super::{Phase, Session};
+use super::{Flush, Phase, Session};
 
 impl Session {
     /// These blocks are being looked for on the target, which is to be told before
@@ -35,6 +35,7 @@ impl Session {
             image.lose(block);
             self.writing.remove(block);
         }
+        self.flush = Flush::NotAsked;
         if matches!(self.phase, Phase::Flushing) {
             self.phase = Phase::Member;
         }

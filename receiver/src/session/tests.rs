@@ -25,6 +25,8 @@ struct Table {
     session: Session,
     now: Instant,
     sent: Vec<Message<'static>>,
+    /// In which sessions it was said that it is done.
+    done_in: Vec<SessionId>,
     events: Vec<Event>,
     counter: u64,
 }
@@ -53,7 +55,14 @@ impl Table {
         #[expect(clippy::disallowed_methods, reason = "a base for virtual time")]
         let now = Instant::now();
         let session = Session::new(config, 1, now);
-        Self { session, now, sent: Vec::new(), events: Vec::new(), counter: 100 }
+        Self {
+            session,
+            now,
+            sent: Vec::new(),
+            done_in: Vec::new(),
+            events: Vec::new(),
+            counter: 100,
+        }
     }
 
     /// A member that has the index, and looks for all blocks on the target.
@@ -95,6 +104,10 @@ impl Table {
     }
 
     fn welcome(&mut self) {
+        self.welcome_in(SESSION);
+    }
+
+    fn welcome_in(&mut self, session: SessionId) {
         let joins = self.sent.iter().rev();
         let nonce = joins.clone().find_map(|message| match message {
             Message::Join(join) => Some(join.nonce),
@@ -109,11 +122,14 @@ impl Table {
             silence_ms: 10_000,
             handshake: Vec::new(),
         };
-        self.hear(Via::Unicast, Message::Welcome(welcome));
+        self.hear_in(session, Via::Unicast, &Message::Welcome(welcome));
     }
 
     fn drain(&mut self) {
         while let Some(transmit) = self.session.poll_transmit() {
+            if matches!(transmit.message, Message::Done(_)) {
+                self.done_in.push(transmit.session);
+            }
             self.sent.push(transmit.message);
         }
         while let Some(event) = self.session.poll_event() {
@@ -927,6 +943,11 @@ fn whoever_waits_for_the_image_is_told_once_that_its_name_means_another_one() {
     }
     assert_eq!(others(&table), 1);
     assert_eq!(table.outcome(), None);
+    let mut table = Table::receiving();
+    table.receive_all();
+    table.run(Duration::from_secs(3));
+    table.offer(SessionId(8), "disk", 2);
+    assert_eq!(others(&table), 0, "it has everything");
 }
 
 #[test]
@@ -980,6 +1001,104 @@ fn without_a_limit_the_wait_for_a_sender_neither_ends_nor_spins() {
         assert!(wakes < 2_000, "it spins");
     }
     assert_eq!(table.outcome(), None);
+}
+
+/// Has `table` follow another session with the image, up to its JOIN.
+fn follow(table: &mut Table, session: SessionId) {
+    table.offer(session, "disk", 1);
+    let chosen = |event: &Event| matches!(event, Event::Chosen(it) if it.session == session);
+    assert!(table.events.iter().any(chosen), "{:?}", table.events);
+    table.sent.clear();
+    table.session.handle_joined(table.now);
+    table.run(Duration::from_millis(100));
+    assert!(matches!(&table.sent[..], [Message::Join(join)] if join.have), "{:?}", table.sent);
+}
+
+#[test]
+fn whoever_has_everything_when_its_sender_is_started_again_tells_the_new_one() {
+    let again = SessionId(9);
+    // While it is flushed or read back, while the new one is asked, or after the old one was told.
+    for flushed_after in [0, 1, 2, 3] {
+        let mut table = Table::receiving();
+        table.receive_all();
+        let flushed = |table: &mut Table, step: u32| {
+            if step == flushed_after {
+                table.session.handle_flushed(table.now, ImageId([1; 32]), 1 << 17);
+                table.drain();
+            }
+        };
+        flushed(&mut table, 0);
+        table.run(Duration::from_secs(1));
+        table.offer(again, "disk", 1);
+        assert!(!matches!(table.events.last(), Some(Event::Chosen(_))), "the old one may be there");
+        table.run(Duration::from_secs(2));
+        flushed(&mut table, 1);
+        follow(&mut table, again);
+        flushed(&mut table, 2);
+        table.done_in.clear();
+        table.welcome_in(again);
+        flushed(&mut table, 3);
+        table.run(Duration::from_millis(100));
+        assert!(!table.done_in.is_empty(), "{flushed_after}");
+        assert!(table.done_in.iter().all(|session| *session == again), "{flushed_after}");
+        let flushes = table.events.iter().filter(|event| **event == Event::Flush);
+        assert_eq!(flushes.count(), 1, "{flushed_after}");
+        table.hear_in(again, Via::Group, &Message::DoneAck(DoneAck::of(&[ME]).unwrap()));
+        assert_eq!(table.outcome(), Some(Outcome::Done { acknowledged: true }), "{flushed_after}");
+    }
+}
+
+#[test]
+fn whoever_has_everything_ends_well_though_the_new_sender_refuses_it_or_is_gone() {
+    let again = SessionId(9);
+    for how in 0..4 {
+        let mut table = Table::receiving();
+        table.session.config.receive_timeout = None;
+        table.receive_all();
+        table.run(Duration::from_secs(3));
+        follow(&mut table, again);
+        let nonce = table.sent.iter().find_map(|message| match message {
+            Message::Join(join) => Some(join.nonce),
+            _ => None,
+        });
+        table.session.handle_flushed(table.now, ImageId([1; 32]), 1 << 17);
+        let full = Refuse { nonce: nonce.unwrap(), reason: RefuseReason::Full, mtu: 1500 };
+        match how {
+            0 => table.hear_in(again, Via::Unicast, &Message::Refuse(full)),
+            1 => table.session.handle_stop(table.now),
+            2 => table.run(Duration::from_secs(62)),
+            _ => {
+                let abort = Abort { reason: AbortReason::Image, text: "it changed".into() };
+                table.hear_in(again, Via::Group, &Message::Abort(abort));
+            }
+        }
+        table.drain();
+        assert_eq!(table.outcome(), Some(Outcome::Done { acknowledged: false }), "{how}");
+    }
+}
+
+#[test]
+fn where_nobody_announces_the_new_sender_is_asked_for_while_the_image_is_flushed() {
+    let ask = Some(SENDER);
+    let questions = |table: &Table| {
+        table
+            .sent
+            .iter()
+            .filter(|it| matches!(it, Message::Join(join) if join.nonce == [0; 16]))
+            .count()
+    };
+    for is_flushed in [false, true] {
+        let mut table = Table::receiving();
+        table.session.config.ask = ask;
+        table.receive_all();
+        if is_flushed {
+            table.session.handle_flushed(table.now, ImageId([1; 32]), 1 << 17);
+        }
+        table.run(Duration::from_millis(1_500));
+        table.sent.clear();
+        table.run(Duration::from_secs(3));
+        assert!((3..8).contains(&questions(&table)), "{}", questions(&table));
+    }
 }
 
 #[test]

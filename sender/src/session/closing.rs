@@ -18,6 +18,8 @@ pub(super) struct Closing {
     farewell: Option<Farewell>,
     /// Whose last words the group has not been told of yet.
     heard: Vec<ReceiverId>,
+    /// Whether anybody has lacked a block of the image.
+    pub(super) is_wanted: bool,
 }
 
 #[derive(Debug)]
@@ -143,15 +145,22 @@ impl Session {
         if self.is_one_way() {
             return self.end_when_sent(now);
         }
-        if self.roster.active_count() > 0 {
+        if self.roster.active_count() > 0 || self.may_be_wanted(now) {
             return;
         }
-        let (expected, done) = (self.expected(), self.roster.count(MemberState::Done));
+        let (expected, done) = (self.expected(), self.roster.done_count());
         let complete = done == expected;
         let text = format!("{done} of {expected} receivers have the image");
         let farewell = Message::End(End { complete, text });
         let nobody_lost = self.roster.count(MemberState::Lost) == 0;
         self.say_farewell(now, farewell, Outcome::Ended { expected, done }, nobody_lost);
+    }
+
+    /// Whether others may be on their way, though all who came so far had the image: where a sender
+    /// is started again whoever has everything only tells it so, sooner than others join it anew.
+    fn may_be_wanted(&self, now: Instant) -> bool {
+        !self.closing.is_wanted
+            && self.first_join_at.is_some_and(|first| now < first + UNWANTED_MIN)
     }
 
     pub(super) fn abort(&mut self, now: Instant, reason: AbortReason, text: &str) {
@@ -183,7 +192,7 @@ impl Session {
     /// Repeats the farewell: five times in close order, then once a second.
     pub(super) fn linger(&mut self, now: Instant) {
         let grtt = self.clock.grtt();
-        let (expected, done) = (self.expected(), self.roster.count(MemberState::Done));
+        let (expected, done) = (self.expected(), self.roster.done_count());
         let Some(farewell) = &mut self.closing.farewell else { return };
         if now >= farewell.ends_at() {
             // Whoever was lost may have said meanwhile that it is done.
@@ -213,6 +222,9 @@ impl Session {
     }
 }
 
+/// A session that nobody has needed anything of does not end sooner: in a crowd of a thousand JOINs
+/// are spread over 2 s, and who lost an announcement hears the next.
+const UNWANTED_MIN: Duration = Duration::from_secs(3);
 /// As many as say DONE within a SYNC's time, and a list that a forger cannot make long.
 const ACKNOWLEDGED_MAX: usize = 256;
 /// Receivers that did not hear the end yet ask within so long.

@@ -46,7 +46,7 @@ impl Session {
             (SenderState::Gathering, None) => u32::MAX,
             _ => 0,
         };
-        let numbers = (self.expected(), self.roster.active_count());
+        let numbers = (self.expected(), self.roster.joined_count());
         let passes = self.passes.as_ref().map(Passes::standing);
         let (receivers_expected, receivers_joined) =
             passes.map_or(numbers, |(begun, all)| (all.into(), begun.into()));
@@ -111,6 +111,7 @@ impl Session {
                 self.index.owe_all();
                 if !join.have {
                     self.image.owe_all();
+                    self.closing.is_wanted = true;
                 }
                 self.has_listeners = true;
                 self.events.push_back(Event::Joined(id));
@@ -175,7 +176,7 @@ impl Session {
         if self.state != SenderState::Gathering {
             return [None, None];
         }
-        let enough = self.roster.active_count() >= self.config.receivers_min;
+        let enough = self.roster.joined_count() >= self.config.receivers_min;
         let wait = if enough { Some(self.config.wait_min) } else { self.config.wait_max };
         match self.first_join_at {
             Some(first) => {
@@ -191,7 +192,7 @@ impl Session {
         let [starts_at, gives_up_at] = self.deadlines();
         if gives_up_at.is_some_and(|at| now >= at) {
             self.events.push_back(Event::Finished(Outcome::NoReceivers));
-        } else if self.roster.active_count() == 0 && !self.is_one_way() {
+        } else if self.roster.joined_count() == 0 && !self.is_one_way() {
             // They left again, or are lost: the next one to join counts as the first.
             if self.first_join_at.take().is_some() {
                 self.began_at = now;
@@ -207,7 +208,7 @@ impl Session {
     /// The operator waits for nobody else: starts with those who have joined. Returns whether it
     /// did; with nobody there the wait goes on, unless nobody can answer.
     pub fn handle_start(&mut self, now: Instant) -> bool {
-        let ready = self.is_one_way() || self.roster.active_count() > 0;
+        let ready = self.is_one_way() || self.roster.joined_count() > 0;
         let starts = self.state == SenderState::Gathering && ready;
         if starts {
             self.start(now);

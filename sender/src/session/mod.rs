@@ -295,7 +295,7 @@ impl Session {
             counted += 1.0;
         }
         let [starts_at, gives_up_at] = self.deadlines();
-        let (active, done) = (self.roster.active_count(), self.roster.count(MemberState::Done));
+        let (active, done) = (self.roster.active_count(), self.roster.done_count());
         Status {
             state: self.state,
             active,

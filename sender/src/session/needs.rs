@@ -99,6 +99,7 @@ impl Session {
         if !inside || need.needs.is_empty() {
             return;
         }
+        self.closing.is_wanted |= stream == Stream::Image;
         let mut blocks = 0;
         for range in &need.needs {
             let mut next = self.next_unowed(now, stream, range, need, range.first);

@@ -29,6 +29,7 @@ pub(super) struct Roster {
     by_key: BTreeMap<[u8; 16], ReceiverId>,
     next_id: u32,
     active: u32,
+    done: u32,
     half_open: u32,
 }
 
@@ -163,16 +164,18 @@ impl Roster {
 
     pub(super) fn set_state(&mut self, id: ReceiverId, state: MemberState) {
         let Some(member) = self.members.get_mut(&id) else { return };
-        let (was, is) = (member.state == MemberState::Active, state == MemberState::Active);
-        member.state = state;
-        if !is && state != MemberState::Lost {
+        let was = std::mem::replace(&mut member.state, state);
+        let is_active = state == MemberState::Active;
+        if !is_active && state != MemberState::Lost {
             member.lacked = Lacked::default();
         }
-        self.active = self.active + u32::from(is) - u32::from(was);
-        if !is && !member.confirmed {
+        if !is_active && !member.confirmed {
             member.confirmed = true;
             self.half_open -= 1;
         }
+        let change = |count: u32, of| count + u32::from(state == of) - u32::from(was == of);
+        self.active = change(self.active, MemberState::Active);
+        self.done = change(self.done, MemberState::Done);
     }
 
     pub(super) fn member(&self, id: ReceiverId) -> Option<&Member> {
@@ -199,6 +202,16 @@ impl Roster {
 
     pub(super) const fn active_count(&self) -> u32 {
         self.active
+    }
+
+    /// Members that have the image.
+    pub(super) const fn done_count(&self) -> u32 {
+        self.done
+    }
+
+    /// Members that are there, or were until they had the image: as many as a start waits for.
+    pub(super) const fn joined_count(&self) -> u32 {
+        self.active + self.done
     }
 
     pub(super) fn count(&self, state: MemberState) -> u32 {

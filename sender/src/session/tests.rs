@@ -117,6 +117,15 @@ impl Table {
         Node { address, id }
     }
 
+    /// The same of one that holds something of the image, or all of it.
+    fn join_again(&mut self, number: u8) -> Node {
+        let address = SocketAddr::from(([10, 0, 0, number], 4000));
+        let Message::Join(join) = join(number) else { panic!() };
+        self.hear(address, &Message::Join(Join { have: true, ..join }));
+        let id = self.welcomes().last().unwrap().receiver;
+        Node { address, id }
+    }
+
     fn welcomes(&self) -> Vec<Welcome> {
         let welcomes = self.sent.iter().filter_map(|(_, message)| match message {
             Message::Welcome(welcome) => Some(welcome.clone()),
@@ -287,6 +296,76 @@ fn the_operator_starts_it_with_those_who_have_joined_if_there_are_any() {
     }
     table.run(Duration::from_secs(20));
     assert_eq!(table.outcome(), Some(Outcome::Ended { expected: 9, done: 2 }));
+}
+
+#[test]
+fn who_is_done_before_the_start_counts_as_one_of_those_who_are_waited_for() {
+    let mut table = Table::new(|config| config.receivers_min = 3);
+    let done = table.join_again(1);
+    table.finish(done, IMAGE);
+    table.run(Duration::from_secs(40));
+    assert_eq!((table.state(), table.outcome()), (SenderState::Gathering, None), "it has one");
+    let leaving = table.join(2);
+    let leave = Leave { receiver: leaving.id, reason: LeaveReason::Interrupted };
+    table.hear(leaving.address, &Message::Leave(leave));
+    let Message::Join(again) = join(1) else { panic!() };
+    table.hear(done.address, &Message::Join(Join { nonce: [99; 16], ..again }));
+    table.join(3);
+    table.run(LONG);
+    assert_eq!(table.state(), SenderState::Gathering, "who left or was replaced does not count");
+    let other = table.join_again(4);
+    assert_eq!(table.state(), SenderState::Sending);
+    table.finish(other, IMAGE);
+    table.run(LONG);
+    let announced = table.sent.iter().rev().find_map(|(_, message)| match message {
+        Message::Announce(announce) => Some(announce.receivers_joined),
+        _ => None,
+    });
+    assert_eq!(announced, Some(3), "two who lack something, and one who is done");
+    assert!(table.symbols_of_all() > 0);
+}
+
+#[test]
+fn with_those_who_are_done_alone_it_starts_and_ends_when_it_is_told_to_or_has_waited_long() {
+    for is_told in [false, true] {
+        let mut table = Table::new(|config| {
+            config.receivers_min = 2;
+            config.wait_max = Some(Duration::from_secs(60));
+        });
+        let done = table.join_again(1);
+        table.finish(done, IMAGE);
+        table.run(Duration::from_secs(59));
+        assert_eq!(table.state(), SenderState::Gathering);
+        if is_told {
+            assert!(table.session.handle_start(table.now));
+        }
+        table.run(Duration::from_secs(12));
+        assert_eq!(table.outcome(), Some(Outcome::Ended { expected: 2, done: 1 }));
+    }
+}
+
+#[test]
+fn where_all_had_the_image_it_stays_for_others_that_are_on_their_way_and_for_nobody_else() {
+    let mut table = Table::new(|_| {});
+    let done = table.join_again(1);
+    table.finish(done, IMAGE);
+    table.run(Duration::from_millis(2_900));
+    assert_ne!(table.state(), SenderState::Closing);
+    let late = table.join_again(2);
+    table.need(late, &[BlockRange::one(7, WHOLE)]);
+    table.run(LONG);
+    assert!(table.symbols_of(7, 0) > 0);
+    table.finish(late, IMAGE);
+    assert_eq!(table.state(), SenderState::Closing);
+    let mut table = Table::new(|_| {});
+    let done = table.join_again(1);
+    table.finish(done, IMAGE);
+    table.run(Duration::from_secs(6));
+    assert_eq!(table.outcome(), Some(Outcome::Ended { expected: 1, done: 1 }));
+    let mut table = Table::new(|_| {});
+    let done = table.join(1);
+    table.finish(done, IMAGE);
+    assert_eq!(table.state(), SenderState::Closing, "it lacked something");
 }
 
 #[test]

@@ -218,7 +218,7 @@ impl ReceiverNode {
         if !self.flushed && around.fidelity == Fidelity::Real {
             around.safety(format!("receiver {} flushes a target that is wrong", self.number));
         }
-        let wait = self.thinking_time();
+        let wait = self.thinking_time() + self.config.disk.flush_takes;
         self.task_after(around, wait, Task::Flushed);
     }
 
