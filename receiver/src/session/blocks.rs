@@ -149,6 +149,7 @@ impl Session {
 
     /// A block of the image has been written, or made zero.
     pub fn handle_stored(&mut self, now: Instant, block: u32) {
+        self.progress_at = now;
         let was_writing = self.writing.remove(block);
         self.writing_zero -= u32::from(was_writing && self.zero.contains(block));
         self.settle(now);

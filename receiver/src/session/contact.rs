@@ -94,6 +94,15 @@ impl Contact {
         self.orphaned.get_or_insert(Orphaned::new(now, None));
     }
 
+    /// Something is lacking that was not before: whatever the sender said last, it is waited for
+    /// another one from now on.
+    pub(super) const fn lack(&mut self, now: Instant) {
+        self.began_at = now;
+        if let Some(orphaned) = &mut self.orphaned {
+            orphaned.since = now;
+        }
+    }
+
     /// Whether the sender said that the image is gone where it was.
     pub(super) fn has_lost_image(&self) -> bool {
         self.orphaned.as_ref().is_some_and(|orphaned| orphaned.lost_image)
@@ -267,11 +276,12 @@ impl Session {
         true
     }
 
-    /// Since when nothing has come of waiting without a sender: what is found on the target is as
-    /// good as what comes.
+    /// Since when nothing has come of waiting without a sender: what is found on the target, or
+    /// gets there, is as good as what comes.
     fn waits_since(&self, orphaned_since: Instant) -> Instant {
         let looks = self.image.as_ref().is_some_and(|image| !image.claimed().is_empty());
-        if looks { orphaned_since.max(self.progress_at) } else { orphaned_since }
+        let goes_on = looks || !self.writing.is_empty();
+        if goes_on { orphaned_since.max(self.progress_at) } else { orphaned_since }
     }
 
     fn group_silence_max(&self) -> Duration {

@@ -32,6 +32,9 @@ impl Session {
         if self.zero.contains(block) && image.verified().contains(block) {
             self.writing_zero += u32::from(self.writing.insert(block));
         } else {
+            if image.verified().is_full() {
+                self.contact.lack(now);
+            }
             image.lose(block);
             self.writing.remove(block);
         }

@@ -1255,6 +1255,54 @@ fn without_a_sender_nobody_gives_up_while_it_finds_blocks_on_the_target() {
 }
 
 #[test]
+fn what_the_target_loses_long_after_the_last_words_is_waited_for_from_then_on() {
+    let bye = || Message::End(End { complete: false, text: "bye".into() });
+    let gives_up_in_time = |table: &mut Table, block: u32| {
+        assert_eq!(table.outcome(), None, "nothing is lacking");
+        table.session.handle_lost(table.now, block);
+        table.run(Duration::from_secs(29));
+        assert_eq!(table.outcome(), None);
+        table.run(Duration::from_secs(3));
+        assert_eq!(table.failure(), Failure::SenderGone(Some("bye".into())));
+    };
+    let mut table = Table::receiving();
+    table.receive_all();
+    assert!(table.events.contains(&Event::Flush));
+    table.hear(Via::Group, bye());
+    table.run(Duration::from_secs(100));
+    gives_up_in_time(&mut table, 7);
+
+    // Or it takes long to write.
+    let mut table = Table::receiving();
+    for block in (0..BLOCKS).filter(|block| *block != 3) {
+        table.symbols(block, 0..16, 16);
+        table.checked(BlockId::image(block), Checked::Whole);
+    }
+    table.hear(Via::Group, bye());
+    for block in [0, 1] {
+        table.run(Duration::from_secs(20));
+        table.session.handle_stored(table.now, block);
+    }
+    gives_up_in_time(&mut table, 7);
+}
+
+#[test]
+fn a_slow_disk_is_no_standstill() {
+    let mut table = Table::receiving();
+    for block in (0..BLOCKS).filter(|block| *block != 3) {
+        table.symbols(block, 0..16, 16);
+        table.checked(BlockId::image(block), Checked::Whole);
+    }
+    for block in (0..BLOCKS).filter(|block| *block != 3) {
+        table.run_with_sender(Duration::from_secs(20));
+        assert_eq!(table.outcome(), None);
+        table.session.handle_stored(table.now, block);
+    }
+    table.drain();
+    assert!(table.events.contains(&Event::Flush));
+}
+
+#[test]
 fn who_may_hold_something_says_so_when_it_joins() {
     let mut table = Table::new(|config| config.resumes = true);
     table.offer(SESSION, "disk", 1);
