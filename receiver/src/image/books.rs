@@ -3,7 +3,10 @@
 
 use std::collections::BTreeSet;
 use std::io;
+use std::ops::Range;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use imgcast_common::bits::BitSet;
 use imgcast_common::layout::Layout;
@@ -21,6 +24,8 @@ use crate::error::Error;
 #[derive(Debug)]
 pub(super) struct Books {
     is_device: bool,
+    /// Whether a device may have all of the image, so that nothing is to be written.
+    may_be_whole: Arc<AtomicBool>,
     /// What the ends of a device are to be, at last.
     pub(super) ends: Ends,
     /// Whether nothing on the target can be mistaken for a whole disk: for a device, whether its
@@ -45,9 +50,15 @@ pub(super) struct Books {
 
 impl Books {
     /// Nothing is written yet.
-    pub(super) fn new(blocks: u32, is_device: bool, journal: Option<Journal>) -> Self {
+    pub(super) fn new(
+        blocks: u32,
+        is_device: bool,
+        may_be_whole: Arc<AtomicBool>,
+        journal: Option<Journal>,
+    ) -> Self {
         Self {
             is_device,
+            may_be_whole,
             ends: Ends::new(blocks),
             is_shielded: !is_device,
             stored: BitSet::new(blocks),
@@ -87,10 +98,12 @@ impl Books {
         if self.is_shielded {
             return Ok(());
         }
+        // It is written to from here on; and what is found of an end may be gone if this fails.
+        self.may_be_whole.store(false, Ordering::Relaxed);
         let mut numbers: Vec<u32> = self.ends.numbers().collect();
         numbers.reverse();
         for number in numbers {
-            medium.zero(layout.block_range(number))?;
+            medium.zero(layout.block_range(number), self.losses.have_any_of(&ALL))?;
             if let Err(source) = medium.flush() {
                 self.failed_flushes += 1;
                 return Err(self.flush_error(medium.path(), source));
@@ -191,6 +204,8 @@ impl Books {
         buffer: Option<Vec<u8>>,
         error: Error,
     ) -> Result<Written, Error> {
+        // What is there all the same, and zeroes that are, may have been on their way only.
+        self.may_be_whole.store(false, Ordering::Relaxed);
         let error = self.losses.note(&blocks, error)?;
         for number in &blocks {
             self.stored.remove(*number);
@@ -206,3 +221,6 @@ impl Books {
         Error::Flush { path: path.into(), offset, unflushed_bytes, source }
     }
 }
+
+/// Whatever blocks an image has.
+const ALL: Range<u32> = 0..u32::MAX;

@@ -99,22 +99,24 @@ impl Device {
         reread_partitions(&self.file)
     }
 
-    /// Makes a range read as zeroes, in the way that the operator has chosen. A plain discard is
-    /// none: what is read after it is up to the device. To punch a hole into a device is to discard
-    /// the range where that makes zeroes of it for sure, and fails elsewhere. To zero a range keeps
-    /// its space and always works, at worst by writing (BLKZEROOUT).
-    pub(super) fn zero(&self, range: Range<u64>) -> io::Result<()> {
+    /// Makes a range read as zeroes, in the way that the operator has chosen, but where it is done
+    /// `anew` leaves nothing as it is. A plain discard is none: what is read after it is up to the
+    /// device. To punch a hole into a device is to discard the range where that makes zeroes of it
+    /// for sure, and fails elsewhere. To zero a range keeps its space and always works, at worst by
+    /// writing (BLKZEROOUT).
+    pub(super) fn zero(&self, range: Range<u64>, anew: bool) -> io::Result<()> {
         let mut start = range.start;
+        let holes = if anew && self.holes == Holes::Skip { Holes::Zero } else { self.holes };
         // What the disk holds, not what is left in memory of a flush that failed.
-        let mut reading = match self.holes {
+        let mut reading = match holes {
             Holes::Skip => Some(Reading::new(&self.file)?),
             Holes::Zero | Holes::Discard => None,
         };
         while start < range.end {
-            let piece_max = if self.holes == Holes::Skip { READ_BYTES } else { ZERO_PIECE_BYTES };
+            let piece_max = if holes == Holes::Skip { READ_BYTES } else { ZERO_PIECE_BYTES };
             let piece = start..piece_end(start, range.end, piece_max);
             start = piece.end;
-            let is_done = match (self.holes, &mut reading) {
+            let is_done = match (holes, &mut reading) {
                 (Holes::Skip, Some(reading)) => is_zero(reading, &piece)?,
                 (Holes::Zero | Holes::Skip, _) => false,
                 (Holes::Discard, _) => {
@@ -225,18 +227,24 @@ mod tests {
     fn zeroes_are_written_or_left_alone_or_their_space_is_given_back() {
         let test = "zeroes_are_written_or_left_alone_or_their_space_is_given_back";
         let (whole, half) = (8 << 20, 4 << 20);
-        for (holes, expected) in [(Holes::Zero, whole), (Holes::Skip, half), (Holes::Discard, 0)] {
+        let ways = [
+            (Holes::Zero, false, whole),
+            (Holes::Skip, false, half),
+            (Holes::Skip, true, whole),
+            (Holes::Discard, false, 0),
+        ];
+        for (holes, anew, expected) in ways {
             let Some(device) = LoopDevice::attach(test, 8 << 20) else { return };
             // A hole reads as zeroes already.
             let before = open(&device, Holes::Discard);
-            before.zero(half..whole).unwrap();
+            before.zero(half..whole, false).unwrap();
             before.flush().unwrap();
             drop(before);
             assert!(taken(&device).abs_diff(half) < 65_536, "{holes:?}: {}", taken(&device));
 
             let target = open(&device, holes);
             // An odd end is zeroed, too, and to the octet.
-            target.zero(0..whole - 1000).unwrap();
+            target.zero(0..whole - 1000, anew).unwrap();
             target.flush().unwrap();
             drop(target);
             assert!(device.contents().iter().all(|octet| *octet == 0), "{holes:?}");
@@ -255,7 +263,7 @@ mod tests {
         octets[3 << 20] = FILLING;
         fs::write(device.path(), &octets).unwrap();
         let target = open(&device, Holes::Skip);
-        target.zero(0..3 << 20).unwrap();
+        target.zero(0..3 << 20, false).unwrap();
         target.flush().unwrap();
         drop(target);
         let contents = device.contents();

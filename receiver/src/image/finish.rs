@@ -102,7 +102,7 @@ impl Order {
         let begun = self.write_beginning(books, medium, &beginning, given_up);
         if !matches!(begun, Ok(None)) || given_up.load(Ordering::Relaxed) {
             // It may be on the disk all the same, which must not look whole.
-            let hidden = medium.zero(0..beginning.len() as u64).map(|()| medium.flush());
+            let hidden = medium.zero(0..beginning.len() as u64, true).map(|()| medium.flush());
             if !matches!(hidden, Ok(Ok(()))) {
                 let path = medium.path().display();
                 warn!("{path} may look like a whole disk: its beginning could not be zeroed again");
@@ -114,7 +114,7 @@ impl Order {
     /// Whether the ends are there, and nothing was written to the device.
     fn has_ends(&self, books: &Books, medium: &dyn Medium) -> bool {
         let is_zero = |number| reads_as_zero(medium, self.layout.block_range(number), || true);
-        self.may_be_whole() && !books.is_shielded() && books.ends.are_there(is_zero)
+        self.may_be_whole() && books.ends.are_there(is_zero)
     }
 
     /// Leaves the ends as they are, flushed and right.
@@ -171,8 +171,10 @@ impl Order {
         let bytes = match books.ends.take(number) {
             End::Missing => return Ok(Vec::new()),
             End::Zero => {
-                books.window.zeroed.push(number..number + 1);
-                return medium.zero(range).map(|()| Vec::new());
+                let run = number..number + 1;
+                let was_lost = books.losses.have_any_of(&run);
+                books.window.zeroed.push(run);
+                return medium.zero(range, was_lost).map(|()| Vec::new());
             }
             End::Held(bytes) | End::Found(bytes) => bytes,
         };

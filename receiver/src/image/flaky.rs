@@ -116,7 +116,7 @@ impl Medium for Flaky {
         self.0.target.write(bytes, offset, bounce)
     }
 
-    fn zero(&self, range: Range<u64>) -> Result<(), Error> {
+    fn zero(&self, range: Range<u64>, anew: bool) -> Result<(), Error> {
         let mut unflushed = lock(&self.0.unflushed);
         if self.0.fails(|faults| &mut faults.zero) {
             return Err(self.0.error(range.start));
@@ -125,7 +125,7 @@ impl Medium for Flaky {
             // Of a file a hole is left as it is: there is nothing to be lost.
             unflushed.push(range.clone());
         }
-        self.0.target.zero(range)
+        self.0.target.zero(range, anew)
     }
 
     fn flush(&self) -> io::Result<()> {

@@ -1,6 +1,7 @@
 //! What a disk did not take or keep: which blocks have to be fetched again, and when to give up.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use nix::errno::Errno;
 
@@ -29,6 +30,11 @@ impl Losses {
         }
         let is_hopeless = most > BLOCK_LOSSES_MAX || self.in_a_row > LOSSES_IN_A_ROW_MAX;
         if is_hopeless || !may_pass(&error) { Err(error) } else { Ok(error) }
+    }
+
+    /// Whether one of these blocks was lost before.
+    pub(super) fn have_any_of(&self, blocks: &Range<u32>) -> bool {
+        self.of_blocks.range(blocks.clone()).next().is_some()
     }
 
     /// Something was written, and is on disk.
@@ -85,6 +91,16 @@ mod tests {
             losses.note(&[block], error(Errno::EIO)).unwrap();
         }
         losses.note(&[8], error(Errno::EIO)).unwrap_err();
+    }
+
+    #[test]
+    fn what_was_lost_once_is_known() {
+        let mut losses = Losses::default();
+        losses.note(&[7, 9], error(Errno::EIO)).unwrap();
+        losses.note_success();
+        for (run, had_any) in [(0..7, false), (0..8, true), (8..9, false), (9..20, true)] {
+            assert_eq!(losses.have_any_of(&run), had_any, "{run:?}");
+        }
     }
 
     #[test]

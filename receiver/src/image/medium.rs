@@ -31,8 +31,9 @@ pub(super) trait Medium: fmt::Debug + Send + Sync {
     fn flusher(&self) -> io::Result<Flush>;
     /// Writes at an offset; `bounce` is memory of the thread that does it.
     fn write(&self, bytes: &[u8], offset: u64, bounce: &mut Bounce) -> Result<(), Error>;
-    /// Makes a range read as zeroes.
-    fn zero(&self, range: Range<u64>) -> Result<(), Error>;
+    /// Makes a range read as zeroes, and `anew` where it does already: what the disk lost it may
+    /// still show.
+    fn zero(&self, range: Range<u64>, anew: bool) -> Result<(), Error>;
     /// Has everything written so far on disk.
     fn flush(&self) -> io::Result<()>;
     /// Reads what the disk holds, not what was kept in memory of it.

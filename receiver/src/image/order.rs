@@ -9,8 +9,9 @@
 //! ```
 //!
 //! Whoever resumes looks at both ends before that: they need not be fetched. If all of the image is
-//! found there nothing is zeroed or written, and at any time it is the whole disk that it was. A
-//! block that comes, since others lack it, before it was looked for is written like any other.
+//! found there nothing is zeroed or written, and at any time it is the whole disk that it was;
+//! unless a flush fails, which may mean any of it. A block that comes, since others lack it, before
+//! it was looked for is written like any other.
 //!
 //! A file gets its name last and needs none of this.
 //!
@@ -55,7 +56,7 @@ pub(super) struct Order {
     pub(super) beginning_octets: usize,
     pub(super) books: Mutex<Books>,
     /// Whether a device may have all of the image, so that nothing is to be written.
-    may_be_whole: AtomicBool,
+    may_be_whole: Arc<AtomicBool>,
     /// Held by the thread that flushes, and by whoever zeroes the ends of a device.
     flushing: Mutex<()>,
     rate: Mutex<TargetRate>,
@@ -85,14 +86,16 @@ pub(super) struct Keeping {
 impl Order {
     /// Nothing is written yet.
     pub(super) fn new(layout: Layout, is_device: bool, keeping: Keeping) -> Self {
+        let may_be_whole = Arc::new(AtomicBool::new(is_device && keeping.may_be_whole));
+        let told = Arc::clone(&may_be_whole);
         Self {
             layout,
             is_device,
             read_back: keeping.read_back,
             window_bytes: WINDOW_BYTES,
             beginning_octets: BEGINNING_OCTETS,
-            books: Mutex::new(Books::new(layout.blocks(), is_device, keeping.journal)),
-            may_be_whole: AtomicBool::new(is_device && keeping.may_be_whole),
+            books: Mutex::new(Books::new(layout.blocks(), is_device, told, keeping.journal)),
+            may_be_whole,
             flushing: Mutex::default(),
             rate: Mutex::default(),
             drain_kilobytes_per_second: AtomicU32::new(0),
@@ -210,17 +213,18 @@ impl Order {
             all.for_each(|number| lock(&self.books).store(number));
             return Ok(Written::Zeroed { blocks });
         }
-        let failed_before = lock(&self.books).failed_flushes;
+        let (failed_before, was_lost) = {
+            let books = lock(&self.books);
+            (books.failed_flushes, books.losses.have_any_of(&rest))
+        };
         let last = self.layout.block_range(rest.end - 1);
         let range = self.layout.block_range(rest.start).start..last.end;
         let is_zero = self.may_be_whole()
-            && reads_as_zero(&*output.medium, range.clone(), || {
-                self.may_be_whole() && !lock(&self.books).is_shielded()
-            });
+            && reads_as_zero(&*output.medium, range.clone(), || self.may_be_whole());
         if !is_zero && let Err(error) = self.shield(output) {
             return lock(&self.books).lose_window_and(all.collect(), None, error);
         }
-        let zeroed = if is_zero { Ok(()) } else { output.medium.zero(range) };
+        let zeroed = if is_zero { Ok(()) } else { output.medium.zero(range, was_lost) };
         let mut books = lock(&self.books);
         let error = match zeroed {
             Err(error) => Some(error),
@@ -298,8 +302,6 @@ impl Order {
         }
         // An error that is told to the other thread would be one of these zeroes.
         let _turn = lock(&self.flushing);
-        // One end may be zeroes if it fails now, and what is found of it is no longer there.
-        self.lacks_something();
         books.shield(&*output.medium, &self.layout)
     }
 

@@ -50,6 +50,8 @@ struct State {
     unflushed: Vec<usize>,
     /// Operations until the power goes.
     operations_left: u64,
+    /// Which flush from now on fails, whatever the others do; none with 0.
+    failing_flush: u64,
     writes: u64,
     faults: Faults,
     prng: Prng,
@@ -65,6 +67,8 @@ struct Faults {
     /// It writes something else.
     writes_bend: u32,
     reads_fail: u32,
+    /// What a failed flush has dropped can be read for as long as there is power.
+    shows_dropped: bool,
 }
 
 impl Disk {
@@ -74,6 +78,7 @@ impl Disk {
             durable: contents,
             unflushed: Vec::new(),
             operations_left: u64::MAX,
+            failing_flush: 0,
             writes: 0,
             faults,
             prng: Prng::new(seed),
@@ -83,6 +88,10 @@ impl Disk {
 
     fn cut_power_after(&self, operations: u64) {
         lock(&self.state).operations_left = operations;
+    }
+
+    fn fail_flush(&self, number: u64) {
+        lock(&self.state).failing_flush = number;
     }
 
     fn is_on(&self) -> bool {
@@ -176,14 +185,15 @@ impl Medium for Disk {
         self.put(offset, bytes)
     }
 
-    fn zero(&self, range: Range<u64>) -> Result<(), Error> {
+    fn zero(&self, range: Range<u64>, _: bool) -> Result<(), Error> {
         self.put(range.start, &vec![0; usize::try_from(range.end - range.start).unwrap()])
     }
 
     fn flush(&self) -> io::Result<()> {
         let state = &mut *lock(&self.state);
         state.operate()?;
-        let fails = state.prng.chance(state.faults.flushes_fail);
+        let fails = state.prng.chance(state.faults.flushes_fail) || state.failing_flush == 1;
+        state.failing_flush = state.failing_flush.saturating_sub(1);
         let lies = state.prng.chance(state.faults.flushes_lie);
         for piece in std::mem::take(&mut state.unflushed) {
             if (fails || lies) && state.prng.chance(500_000) {
@@ -192,7 +202,9 @@ impl Medium for Disk {
             }
             state.keep(piece);
         }
-        state.seen.clone_from(&state.durable);
+        if !(fails && state.faults.shows_dropped) {
+            state.seen.clone_from(&state.durable);
+        }
         if fails { Err(Errno::EIO.into()) } else { Ok(()) }
     }
 
@@ -582,6 +594,28 @@ fn a_device_that_has_all_of_the_image_is_not_written_to_whenever_the_power_goes(
         assert_eq!(lock(&disk.state).writes, 0, "seed {seed}");
     }
     assert!(cuts > 100 && zero_ends > 100, "{cuts} cuts, {zero_ends} with ends of zeroes");
+}
+
+#[test]
+fn what_a_failed_flush_may_have_dropped_is_written_again_though_the_disk_shows_it() {
+    let (mut lost, mut zero_blocks) = (0, 0);
+    for seed in 0..500 {
+        let mut prng = Prng::new(seed);
+        let mut world = World::new(&mut prng);
+        prng.fill(&mut world.old);
+        let faults = Faults { shows_dropped: true, ..Faults::default() };
+        let disk = Disk::new(world.old.clone(), true, faults, seed);
+        // An earlier run has written all of it, and was killed before that was flushed.
+        disk.put(0, &world.image).unwrap();
+        disk.fail_flush(1 + prng.below(3));
+        let mut counts = Counts::default();
+        let (run, claims) = Run::begin(&world, &disk, None, false, &mut counts);
+        run.go(claims, &mut prng).unwrap();
+        assert!(disk.cut_power() == world.image, "seed {seed}");
+        lost += counts.lost;
+        zero_blocks += world.index.zero().count();
+    }
+    assert!(lost >= 300 && zero_blocks > 500, "{lost} lost, {zero_blocks} zero");
 }
 
 #[test]

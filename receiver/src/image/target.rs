@@ -238,11 +238,11 @@ impl Medium for Target {
         written.map_err(|source| self.write_error(offset, source))
     }
 
-    fn zero(&self, range: Range<u64>) -> Result<(), Error> {
+    fn zero(&self, range: Range<u64>, anew: bool) -> Result<(), Error> {
         let start = range.start;
         match &self.kind {
             Kind::File(file) => file.zero(range),
-            Kind::Device(device) => device.zero(range),
+            Kind::Device(device) => device.zero(range, anew),
         }
         .map_err(|source| self.write_error(start, source))
     }
@@ -432,7 +432,7 @@ mod tests {
         let target = Target::open(&path).unwrap();
         target.set_len(1000).unwrap();
         target.write(b"abc", 500, &mut Bounce::default()).unwrap();
-        target.zero(600..1000).unwrap();
+        target.zero(600..1000, false).unwrap();
         target.flush().unwrap();
         Box::new(target).commit().unwrap();
         assert_eq!(scratch.names(), ["disk.img"]);
@@ -573,9 +573,9 @@ mod tests {
         let test = "zeroing_a_device_keeps_to_the_range_even_within_a_sector";
         let Some(device) = LoopDevice::attach(test, 1 << 20) else { return };
         let target = Target::open(device.path()).unwrap();
-        target.zero(4096..8192).unwrap();
-        target.zero(65_536..70_001).unwrap();
-        target.zero(100..100).unwrap();
+        target.zero(4096..8192, false).unwrap();
+        target.zero(65_536..70_001, false).unwrap();
+        target.zero(100..100, false).unwrap();
         target.flush().unwrap();
         drop(target);
         for (at, octet) in device.contents().into_iter().enumerate() {
