@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// Opens what the operator calls the output. If it is a disk about which nobody was asked, it is to
-/// be said that this is overwritten, once the image is known to fit.
+/// be said that this is overwritten, once that is certain.
 ///
 /// # Errors
 /// [`Error::Target`] if it is refused, or nobody agrees.

@@ -145,6 +145,7 @@ impl<'a> Driver<'a> {
         let mut terminations = signal(SignalKind::terminate()).map_err(system)?;
         let mut ticks = tokio::time::interval(TICK);
         loop {
+            self.report.overwrites(self.store.overwrites());
             if let Some(outcome) = self.drain()? {
                 return self.finish(outcome);
             }

@@ -66,11 +66,15 @@ impl Report {
         self.console.clear();
     }
 
-    /// An offer was chosen, and its image fits.
-    pub(crate) fn chosen(&mut self, offer: &Offer) {
-        if let Some(disk) = self.overwritten.take() {
+    /// Says once of a disk that it is overwritten, when that `is_certain`.
+    pub(crate) fn overwrites(&mut self, is_certain: bool) {
+        if let Some(disk) = self.overwritten.take_if(|_| is_certain) {
             self.console.say(&format!("overwriting {disk}"));
         }
+    }
+
+    /// An offer was chosen, and its image fits.
+    pub(crate) fn chosen(&self, offer: &Offer) {
         let (name, layout) = (&offer.announce.name, offer.announce.layout);
         let (size, sender) = (ByteSize(layout.bytes()), offer.sender.ip());
         if offer.announce.one_way {

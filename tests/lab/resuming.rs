@@ -69,6 +69,8 @@ fn what_a_device_holds_is_found_without_a_journal_and_an_image_that_changed_a_li
     assert_is(device.path(), &image);
     let found = found_blocks(&changed);
     assert_eq!(found, BLOCKS - 3, "{}", changed.output());
+    let words = format!("overwriting {} (", text(device.path()));
+    assert!(changed.stderr().contains(&words), "{}", changed.output());
     assert_only_the_rest_was_sent(&changed, found);
     assert!(sent < 8 << 20, "{sent} octets left the sender for three blocks of a MiB");
 }
@@ -100,6 +102,7 @@ fn a_device_that_has_all_of_the_image_is_sent_nothing_and_not_written_to() {
     assert_eq!(receiver.found_of(BLOCKS - 3), Some(BLOCKS - 3), "{}", receiver.output());
     assert_eq!(receiver.symbols_logged().0, 0, "{}", receiver.output());
     assert_eq!(written_sectors(device.path()), written_before, "{}", receiver.output());
+    assert!(!receiver.stderr().contains("overwriting "), "{}", receiver.output());
     assert_is(device.path(), &image);
 }
 

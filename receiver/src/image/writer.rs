@@ -91,6 +91,7 @@ impl Writer {
 
     /// Queues a verified block of the image; waits while the queue is full.
     pub fn write(&self, number: u32, bytes: Vec<u8>) {
+        self.lacks_something();
         self.submit(Task::Write { number, bytes });
     }
 
@@ -112,6 +113,11 @@ impl Writer {
     /// Something of the image is not on the target from before.
     pub(super) fn lacks_something(&self) {
         self.order.lacks_something();
+    }
+
+    /// Whether it is certain that the target is written to.
+    pub(super) fn overwrites(&self) -> bool {
+        !self.order.may_be_whole()
     }
 
     /// Queues what is left to note when all that was found on the target has been queued.

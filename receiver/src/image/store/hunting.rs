@@ -20,6 +20,12 @@ impl Store {
         self.hunt.found_blocks()
     }
 
+    /// Whether it is certain that the target is written to: it may hold all of the image.
+    #[must_use]
+    pub fn overwrites(&self) -> bool {
+        self.writer.as_ref().is_some_and(Writer::overwrites)
+    }
+
     /// How many blocks have been read back and are right; `None` if that is not wanted.
     #[must_use]
     pub fn proved_blocks(&self) -> Option<u32> {

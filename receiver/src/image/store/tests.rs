@@ -261,6 +261,7 @@ fn a_device_is_gone_on_with_and_its_ends_are_never_believed() {
     drop(second);
     assert!(ends_are_zero());
     let third = world.receive(open(), as_it_is);
+    assert!(third.store.overwrites());
     assert!(third.sent.contains_key(&0) && third.sent.contains_key(&23), "{:?}", third.sent);
     assert!(third.sent.len() <= 3, "{:?}", third.sent);
     assert!(device.contents()[..world.image.len()] == world.image[..]);
@@ -269,6 +270,7 @@ fn a_device_is_gone_on_with_and_its_ends_are_never_believed() {
     let again = world.receive(open(), as_it_is);
     assert!(again.sent.is_empty(), "{:?}", again.sent);
     assert_eq!((again.store.found_blocks(), again.written), (21, Some(0)));
+    assert!(!again.store.overwrites());
     assert!(device.contents()[..world.image.len()] == world.image[..]);
 }
 
