@@ -368,6 +368,11 @@ impl<'a> Run<'a> {
     /// power.
     fn go(mut self, claims: Option<BitSet>, prng: &mut Prng) -> Result<(), ()> {
         self.look(claims, prng)?;
+        self.write_all(prng)
+    }
+
+    /// Writes what is missing, until it is all there.
+    fn write_all(mut self, prng: &mut Prng) -> Result<(), ()> {
         loop {
             while !self.missing.is_empty() {
                 self.write_one(&BTreeSet::new(), prng)?;
@@ -401,6 +406,20 @@ impl<'a> Run<'a> {
         } else {
             let bytes = self.world.block(number).to_vec();
             self.order.write(&self.output, number, bytes, &mut Bounce::default())
+        };
+        self.note(written)
+    }
+
+    /// Has found this block to be there, as a search does that read it before.
+    fn find(&mut self, number: u32) -> Result<(), ()> {
+        self.missing.remove(&number);
+        let is_end = number == 0 || number + 1 == self.world.layout.blocks();
+        let written = if self.world.index.zero().contains(number) {
+            self.order.zero(&self.output, number..number + 1)
+        } else if is_end {
+            self.order.hold(&self.output, number, self.world.block(number).to_vec(), true)
+        } else {
+            Ok(self.order.find(number))
         };
         self.note(written)
     }
@@ -616,6 +635,54 @@ fn what_a_failed_flush_may_have_dropped_is_written_again_though_the_disk_shows_i
         zero_blocks += world.index.zero().count();
     }
     assert!(lost >= 300 && zero_blocks > 500, "{lost} lost, {zero_blocks} zero");
+}
+
+#[test]
+fn a_device_of_which_one_end_was_zeroed_before_that_failed_is_not_taken_for_whole() {
+    let scratch = Scratch::new();
+    let path = scratch.path().join("journal");
+    let mut halves = 0;
+    for seed in 0..300 {
+        let mut prng = Prng::new(seed);
+        let mut world = World::new(&mut prng);
+        world.old.clone_from(&world.image);
+        let disk = Disk::new(world.old.clone(), true, Faults::default(), seed);
+        let mut counts = Counts::default();
+        let _ = fs::remove_file(&path);
+        let (mut run, _) = Run::begin(&world, &disk, Some(&path), false, &mut counts);
+        let (first, last) = (0, world.layout.blocks() - 1);
+        let is_killed = prng.chance(500_000);
+        let found_late =
+            if is_killed { last + 1 } else { [first, last][usize::from(seed % 2 == 0)] };
+        for number in (0..=last).filter(|number| *number != found_late) {
+            run.find(number).unwrap();
+        }
+        if is_killed {
+            run.order.end_search(&run.output).unwrap();
+            run.output.flusher.wait();
+        }
+        // One comes once more, as others lack it, and is the first to be written.
+        disk.fail_flush(1 + prng.below(2));
+        let number = 1 + u32::try_from(prng.below(u64::from(last) - 1)).unwrap();
+        let bytes = world.block(number).to_vec();
+        let written = run.order.write(&run.output, number, bytes, &mut Bounce::default());
+        assert!(matches!(written, Ok(Written::Lost { .. })), "seed {seed}: {written:?}");
+        let left = disk.kill();
+        let is_gone = |end: u32| left[range(&world.layout, end)] != *world.block(end);
+        halves += u32::from(is_gone(first) != is_gone(last));
+        if is_killed {
+            drop(run);
+            let (run, claims) = Run::begin(&world, &disk, Some(&path), false, &mut counts);
+            assert!(claims.is_some(), "seed {seed}");
+            run.go(claims, &mut prng).unwrap();
+        } else {
+            // All of it was there when it was looked for.
+            (0..=last).for_each(|number| run.find(number).unwrap());
+            run.write_all(&mut prng).unwrap();
+        }
+        assert!(disk.cut_power() == world.image, "seed {seed}");
+    }
+    assert!(halves > 100, "{halves}");
 }
 
 #[test]

@@ -905,6 +905,33 @@ fn a_sender_whose_image_is_gone_keeps_nobody_from_what_has_come_or_is_there() {
 }
 
 #[test]
+fn a_block_that_may_be_complete_is_judged_before_an_image_that_is_gone_ends_it() {
+    for checked in [Checked::Whole, Checked::TooFew] {
+        let mut table = Table::receiving();
+        for block in (0..BLOCKS - 1).filter(|block| *block != 3) {
+            table.symbols(block, 0..16, 16);
+            table.checked(BlockId::image(block), Checked::Whole);
+            table.session.handle_stored(table.now, block);
+        }
+        // As many as it takes, and more of its turn was to come.
+        table.symbols(9, (0..15).chain([18]), 20);
+        let last = BlockId::image(9);
+        assert!(!table.events.contains(&Event::Check(last)));
+        table.hear(Via::Group, image_gone());
+        assert!(table.events.contains(&Event::Check(last)));
+        assert_eq!(table.outcome(), None);
+        table.checked(last, checked);
+        if checked == Checked::Whole {
+            table.session.handle_stored(table.now, 9);
+            table.drain();
+            assert!(table.events.contains(&Event::Flush));
+        } else {
+            assert_eq!(table.failure(), Failure::ImageGone("it changed".into()));
+        }
+    }
+}
+
+#[test]
 fn where_another_session_has_the_image_it_goes_on_there() {
     let mut table = Table::receiving();
     table.offer(SessionId(9), "disk", 1);
