@@ -80,7 +80,7 @@ fn a_fast_path_is_used_at_once() {
 }
 
 /// Senders that start one after the other and are told nothing, each with so many receivers.
-fn world(
+pub(crate) fn world(
     seed: u64,
     link: u64,
     queue_octets: u64,
@@ -123,7 +123,7 @@ fn world(
 }
 
 /// As much as so many seconds of the link carry.
-const fn image_bytes(link: u64, seconds: u64) -> u64 {
+pub(crate) const fn image_bytes(link: u64, seconds: u64) -> u64 {
     link * MEGABIT / 8 * seconds * 1_408 / 1_518
 }
 
@@ -137,7 +137,7 @@ fn tenth_of(time: Duration) -> usize {
 }
 
 /// What a sender got through, over all that the link carries in this time.
-fn share(report: &Report, sender: usize, tenths: Range<usize>, link: u64) -> f64 {
+pub(crate) fn share(report: &Report, sender: usize, tenths: Range<usize>, link: u64) -> f64 {
     let crossed = report.crossed[sender].get(tenths.clone()).unwrap();
     let octets: u64 = crossed.iter().map(|it| it.carried_octets).sum();
     let time = CROSSED_DURING.as_secs_f64() * tenths.len() as f64;
@@ -145,7 +145,7 @@ fn share(report: &Report, sender: usize, tenths: Range<usize>, link: u64) -> f64
 }
 
 /// The share of all that came to the link that it dropped in this time.
-fn loss(report: &Report, tenths: Range<usize>) -> f64 {
+pub(crate) fn loss(report: &Report, tenths: Range<usize>) -> f64 {
     let crossed = || report.crossed.iter().flat_map(|it| it.get(tenths.clone()).unwrap());
     let dropped: u64 = crossed().map(|it| it.dropped_octets).sum();
     let carried: u64 = crossed().map(|it| it.carried_octets).sum();
@@ -153,7 +153,7 @@ fn loss(report: &Report, tenths: Range<usize>) -> f64 {
 }
 
 /// From when the later one has begun until one has sent nearly all.
-fn both_send(report: &Report) -> Range<usize> {
+pub(crate) fn both_send(report: &Report) -> Range<usize> {
     let end = |crossed: &[Crossed]| {
         let carried: u64 = crossed.iter().map(|it| it.carried_octets).sum();
         let mut sum = 0;
@@ -180,11 +180,11 @@ fn found_after(report: &Report, link: u64) -> f64 {
 const MEGABIT: u64 = 1_000_000;
 /// What links in the network carry, in Mbit/s; the sender's interface claims at least 10 Gbit/s.
 const LINKS: [u64; 4] = [20, 100, 1_000, 10_000];
-const LINKS_SHARED: [u64; 3] = [20, 100, 1_000];
+pub(crate) const LINKS_SHARED: [u64; 3] = [20, 100, 1_000];
 /// Of a port of a switch …
-const QUEUE: u64 = 512 << 10;
+pub(crate) const QUEUE: u64 = 512 << 10;
 /// … and of a small one.
-const QUEUE_SMALL: u64 = 128 << 10;
+pub(crate) const QUEUE_SMALL: u64 = 128 << 10;
 /// A few round trips, and six steps that twelve milliseconds of data are judged by.
 const FAST_WITHIN: Duration = Duration::from_millis(250);
 /// More in a tenth of a second than there is before data.

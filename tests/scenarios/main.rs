@@ -15,6 +15,7 @@ mod quiet;
 mod random;
 mod resuming;
 mod senders;
+mod sharing;
 mod slow;
 mod staggered;
 mod storage;
