@@ -2,7 +2,7 @@
 
 use imgcast_tests::{Loss, WorldConfig};
 
-use crate::{all_done, crowd::crowd, mean, run};
+use crate::{all_done, crowd::crowd, mean};
 
 fn lossy(seed: u64, loss: Loss) -> WorldConfig {
     WorldConfig::small(seed, 8).each_receiver(|_, receiver| {
@@ -67,20 +67,22 @@ fn all_may_lose_a_third() {
 
 #[test]
 fn microbursts_cost_what_they_take_though_nothing_is_repaired_in_advance() {
-    for (length, every, receivers) in [(1, 20_000, 16), (10, 20_000, 16), (40, 200_000, 256)] {
-        let mut config = crowd(5, receivers, 128, 0);
-        config.shared_loss = Loss::Bursts {
-            enter_ppm: 1_000_000 / every,
-            leave_ppm: 1_000_000 / length,
-            loss_ppm: 1_000_000,
-        };
-        let report = run(config);
-        report.assert_all_done();
-        // What was lost, and three symbols more for a hundred bursts: r stays 0 most of the time.
+    for (length, every, receivers) in [(1, 20_000, 16), (10, 20_000, 16), (40, 20_000, 256)] {
+        let reports = all_done(|seed| {
+            let mut config = crowd(seed, receivers, 128, 0);
+            config.shared_loss = Loss::Bursts {
+                enter_ppm: 1_000_000 / every,
+                leave_ppm: 1_000_000 / length,
+                loss_ppm: 1_000_000,
+            };
+            config
+        });
+        // How much that takes is chance: five bursts of any length in each run.
         let lost_ppm = u64::from(length) * 1_000_000 / u64::from(every);
-        let allowed = 1_000_000 + 3 * lost_ppm + 1_000;
-        assert!(report.overhead_ppm <= allowed, "{length} of {every}: {report}");
-        let worst = report.needs_by_window().into_iter().max();
+        let allowed = 1_000_000 + 2 * lost_ppm + 1_000;
+        let overhead = mean(&reports, |report| report.overhead_ppm);
+        assert!(overhead <= allowed, "{length} of {every}: {overhead}");
+        let worst = reports.iter().flat_map(imgcast_tests::Report::needs_by_window).max();
         assert!(worst <= Some(100), "{length} of {every}: {worst:?} NEEDs in a window");
     }
 }
