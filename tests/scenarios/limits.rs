@@ -83,7 +83,7 @@ fn the_rate_settles_at_what_the_slowest_hosts_get_through() {
             assert!((0.9..1.1).contains(&mean(&report, limit)), "{name}");
             let [early, late] = drops(&report);
             assert!(late * 200 < report.group_symbols, "{name}");
-            assert!(early == 0 || hosts.drops_at_first, "{name}");
+            assert!(early * 30 < report.group_symbols || hosts.drops_at_first, "{name}: {early}");
             // What is dropped until the rate is found costs repairs, and so does loss.
             assert!(goodput(&report) >= if hosts.drops_at_first { 0.7 } else { 0.85 }, "{name}");
         }

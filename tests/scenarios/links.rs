@@ -61,7 +61,7 @@ fn two_sessions_share_a_link_within_a_factor_of_two_in_the_mean() {
         let [mean, lost] =
             [&factors, &losses].map(|each| each.iter().sum::<f64>() / each.len() as f64);
         println!("{link} Mbit/s: {mean:.2} to 1, lost {lost:.4}, in the mean of {factors:.2?}");
-        assert!(mean < 2.0, "{link}: {factors:?}");
+        assert!(mean < FACTOR_MEAN_MAX, "{link}: {factors:?}");
         assert!(factors.iter().all(|factor| *factor < FACTOR_MAX), "{link}: {factors:?}");
         assert!(lost < LOST_BY_TWO_MAX, "{link}: {losses:?}");
     }
@@ -193,6 +193,7 @@ const TENTHS_TO_FIND: usize = 30;
 /// Others than those for which the steps and cuts were chosen.
 const SEEDS: [u64; 3] = [11, 12, 13];
 /// Each of the two probes, and on slow links neither knows of it until a queue is full.
-const LOST_BY_TWO_MAX: f64 = 0.015;
+const LOST_BY_TWO_MAX: f64 = 0.02;
+const FACTOR_MEAN_MAX: f64 = 1.7;
 /// Nobody starves, however unlucky.
-const FACTOR_MAX: f64 = 4.0;
+const FACTOR_MAX: f64 = 3.0;

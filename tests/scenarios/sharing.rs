@@ -21,7 +21,7 @@ use crate::{
 };
 
 #[test]
-fn two_sessions_share_links_of_any_kind_within_a_factor_of_two_in_the_mean() {
+fn two_sessions_share_links_of_any_kind_within_a_factor_of_two() {
     let seeds = std::env::var("IMGCAST_SHARINGS").map_or(SEEDS, |seeds| seeds.parse().unwrap());
     let mut cases = Vec::new();
     for (link, queue_octets) in LINKS_SHARED.into_iter().flat_map(|it| QUEUES.map(|of| (it, of))) {
@@ -39,7 +39,10 @@ fn two_sessions_share_links_of_any_kind_within_a_factor_of_two_in_the_mean() {
         println!("{outcome}");
     }
     println!("all: {}", summary(&outcomes));
-    assert!(mean(&outcomes, Outcome::factor) < FACTOR_MAX);
+    let above = outcomes.iter().filter(|it| it.factor() > 2.0).count();
+    assert!(above <= outcomes.len() / ABOVE_MAX, "{above} above 2");
+    assert!(mean(&outcomes, Outcome::factor) < FACTOR_MEAN_MAX);
+    assert!(outcomes.iter().all(|it| it.factor() < FACTOR_MAX));
     assert!(mean(&outcomes, Outcome::carried) > CARRIED_MIN);
 }
 
@@ -159,5 +162,8 @@ const RECEIVERS: usize = 4;
 const SEEDS: u64 = 1;
 /// Others than those of `links`.
 const SEED_FIRST: u64 = 1_000;
-const FACTOR_MAX: f64 = 2.0;
+/// Of so many runs one may.
+const ABOVE_MAX: usize = 9;
+const FACTOR_MEAN_MAX: f64 = 1.5;
+const FACTOR_MAX: f64 = 4.0;
 const CARRIED_MIN: f64 = 0.85;

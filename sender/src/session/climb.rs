@@ -9,11 +9,13 @@
 
 use std::time::{Duration, Instant};
 
+use super::search::part;
+
 /// Looks for loss that does not rise with the rate.
 #[derive(Debug)]
 pub(super) struct Climb {
-    /// How low the rate has to be, in tenths of the most that got through.
-    far: u64,
+    /// How low the rate has to be, as a share of the most that got through.
+    far: f64,
     /// The most that got through, and when.
     best: (u64, Instant),
     /// What got through when the rate was cut last.
@@ -71,7 +73,7 @@ impl Climb {
             self.give_up(now);
             return false;
         }
-        let is_far = cut < self.best.0 / 10 * self.far;
+        let is_far = cut < part(self.best.0, self.far);
         let begins = self.unexplained >= UNEXPLAINED_MIN && is_far && now >= self.due_at;
         if begins {
             (self.phase, self.bottom, self.lost_on_top) = (Phase::Up, cut, 0.0);
@@ -137,10 +139,10 @@ impl Climb {
 const BELOW: u64 = 20;
 /// Whoever comes to a link may cause one such cut; a TCP flow causes several, but leaves some.
 const UNEXPLAINED_MIN: u32 = 2;
-/// Where others may be: less than a fair share of two …
-const FAR: u64 = 4;
+/// Where others may be: less than they leave, however they share …
+const FAR: f64 = 1.0 / 8.0;
 /// … and where somebody set the rate and cuts are small.
-const FAR_IF_SET: u64 = 7;
+const FAR_IF_SET: f64 = 0.7;
 /// What got through longer ago says nothing about the network any more.
 const BEST_FOR: Duration = Duration::from_secs(10);
 /// Two times 200 ms: no queue of a switch takes in more than half a second of what is too much.
@@ -171,12 +173,12 @@ mod tests {
         let mut climb = Climb::new(now, true);
         assert!(!climb.on_cut(now, 1_000, 930, 650));
         assert!(!climb.on_cut(now, 650, 600, 480), "once may be whoever came");
-        assert!(climb.on_cut(now, 480, 440, 350));
+        assert!(climb.on_cut(now, 150, 140, 110));
         assert_eq!(climb.top(), 930);
-        for rate in [930, 930, 350] {
+        for rate in [930, 930, 110] {
             assert_eq!(climb.on_period(now, 0.05), Some(rate));
         }
-        assert_eq!(climb.on_period(now, 0.0), Some(350), "it may be chance");
+        assert_eq!(climb.on_period(now, 0.0), Some(110), "it may be chance");
         assert_eq!(climb.on_period(now, 0.06), Some(930), "whatever the rate");
         assert!(climb.is_in_bursts(now) && !climb.is_in_bursts(now + IN_BURSTS_FOR));
         assert_eq!((climb.top(), climb.on_period(now, 0.05)), (u64::MAX, None));
@@ -188,11 +190,11 @@ mod tests {
         let mut climb = Climb::new(now, true);
         climb.on_cut(now, 1_000, 930, 650);
         climb.on_cut(now, 650, 600, 480);
-        assert!(climb.on_cut(now, 480, 440, 350));
+        assert!(climb.on_cut(now, 150, 140, 110));
         let losses = [0.0, 0.1, 0.05, 0.01, 0.0, 0.0];
         let rates = losses.map(|loss| climb.on_period(now, loss));
         let top = Some(930);
-        assert_eq!(rates, [top, top, Some(350), Some(350), Some(350), None]);
+        assert_eq!(rates, [top, top, Some(110), Some(110), Some(110), None]);
         assert!(!climb.is_in_bursts(now) && !climb.is_running());
     }
 
@@ -203,7 +205,7 @@ mod tests {
         let mut sink = |now| {
             climb.on_cut(now, 1_000, 930, 650);
             climb.on_cut(now, 650, 600, 480);
-            climb.on_cut(now, 480, 440, 350)
+            climb.on_cut(now, 150, 140, 110)
         };
         assert!(sink(now));
         assert!(!sink(now), "the first of these ends it");
@@ -216,7 +218,7 @@ mod tests {
         let now = start();
         let mut climb = Climb::new(now, true);
         for rate in [1_000, 950, 900, 850, 800, 750, 700, 650, 600, 550, 500, 450, 400, 360] {
-            assert!(!climb.on_cut(now, rate, rate - 40, rate - 200), "{rate}");
+            assert!(!climb.on_cut(now, rate, rate - 40, rate / 9), "{rate}");
         }
     }
 }

@@ -43,7 +43,8 @@ pub(super) struct Governor {
     sent_when_told: Option<u64>,
     samples: Samples,
     floors: BTreeMap<ReceiverId, Floor>,
-    rest_periods: u32,
+    /// After slowing down the rate stays until then.
+    rest_until: Instant,
     /// The one after the start.
     is_first_rest: bool,
     /// Up, since the session slowed down last.
@@ -73,7 +74,7 @@ impl Governor {
             sent_when_told: None,
             samples: Samples::default(),
             floors: BTreeMap::new(),
-            rest_periods: 0,
+            rest_until: now,
             is_first_rest: false,
             steps: 0,
             silent_periods: 0,
@@ -100,8 +101,8 @@ impl Governor {
     }
 
     /// That loss, if it is none that a lower rate would avoid, as far as that is known yet.
-    pub(super) fn lasting_loss(&self) -> Option<f64> {
-        let settled = self.rest_periods == 0 && !self.probe.is_running();
+    pub(super) fn lasting_loss(&self, now: Instant) -> Option<f64> {
+        let settled = now >= self.rest_until && !self.probe.is_running();
         let excess = self.samples.quantile(|sample| sample.excess)?;
         let loss = self.samples.quantile(|sample| sample.loss)?;
         (settled && excess <= EXCESS_MAX && loss <= LOSS_SUSPECT).then_some(loss)
@@ -152,7 +153,7 @@ impl Governor {
         let hosts_alone = self.samples.hosts_alone_suffer();
         // In the network others may be about to make theirs.
         let hurries = hosts_alone || self.is_first_rest;
-        let is_rested = self.rest_periods == 0 || (hurries && excess > EXCESS_GROSS);
+        let is_rested = now >= self.rest_until || (hurries && excess > EXCESS_GROSS);
         let is_due = is_rested
             && (hosts_alone || excess > excess_max(self.starting, self.climb.is_running()));
         if is_due {
@@ -173,6 +174,11 @@ impl Governor {
         self.starting |= self.silent_periods >= SILENT_PERIODS_BREAK;
         self.silent_periods = 0;
         self.reported = true;
+    }
+
+    /// Whether nobody set the rate.
+    pub(super) const fn searches(&self) -> bool {
+        self.searches
     }
 
     /// What is known of single receivers, and who of them does not count.
@@ -268,7 +274,7 @@ impl Governor {
     fn on_loss(&mut self, now: Instant, loss: f64, excess: f64, held_back: f64) {
         self.loss = loss;
         if let Some(before) = self.probe.end(now) {
-            self.end_probe(before, loss);
+            self.end_probe(now, before, loss);
             return;
         }
         // Nothing has told yet that this rate, which nobody set, is not the network's limit.
@@ -276,7 +282,7 @@ impl Governor {
         if excess > excess_max(self.starting, self.climb.is_running())
             || (excess > EXCESS_MAX && self.samples.hosts_alone_suffer())
         {
-            if self.rest_periods == 0 {
+            if now >= self.rest_until {
                 self.slow_down(now, excess);
                 return;
             }
@@ -284,7 +290,7 @@ impl Governor {
             let rate = self.probe.begin(self.rate, loss);
             self.set_rate(rate);
             return;
-        } else if self.rest_periods == 0 && held_back < HELD_BACK_MIN {
+        } else if now >= self.rest_until && held_back < HELD_BACK_MIN {
             self.search.on_loss(self.rate, loss);
             if !self.starting
                 && let Some(rate) = self.climb.on_period(now, loss)
@@ -296,27 +302,26 @@ impl Governor {
                 _ if self.starting => self.rate,
                 Limit::Local => self.rate / STEPS_LOCAL,
                 Limit::Hosts => (self.capacity / STEPS_HOSTS) << self.steps.min(4),
-                Limit::Network => self.search.step(now, self.rate),
+                Limit::Network => self.search.step(now, self.rest_until, self.rate),
             };
             self.steps += 1;
             self.set_rate((self.rate + step.max(RATE_MIN / STEPS)).min(self.climb.top()));
             self.capacity = self.capacity.max(self.rate);
             self.starting &= self.rate < self.rate_max.min(self.climb.top());
         }
-        self.rest_periods = self.rest_periods.saturating_sub(1);
-        self.is_first_rest &= self.rest_periods > 0;
+        self.is_first_rest &= now < self.rest_until;
     }
 
     /// Half the rate has shown what is lost without congestion. If as much got through as with all
     /// of the suspicious rate, it stays at half, and may have to be halved again.
-    fn end_probe(&mut self, before: Running, loss: f64) {
+    fn end_probe(&mut self, now: Instant, before: Running, loss: f64) {
         if before.was_hidden(loss) {
             let rate = self.probe.begin(self.rate, loss);
             self.set_rate(rate);
         } else if before.was_full(self.rate, loss) {
             self.starting = self.climb.stop();
             self.limit = Limit::Network;
-            self.rest_periods = REST_PERIODS;
+            self.rest_until = now + REST;
             self.search.on_full(part(before.rate, 1.0 - before.loss));
             // Another rate, so that what the queue dropped until it was empty counts no more.
             self.set_rate(self.rate + self.rate / STEPS);
@@ -350,7 +355,7 @@ impl Governor {
         } else {
             self.climb.on_cut(now, rate, through, self.rate)
         };
-        self.rest_periods = REST_PERIODS;
+        self.rest_until = now + REST;
         self.steps = 0;
     }
 
@@ -374,7 +379,7 @@ const ANSWERS_WITHIN: Duration = Duration::from_millis(2);
 /// So much is no rest of what queues held: the step down was too small.
 const EXCESS_GROSS: f64 = 0.1;
 /// After slowing down the queues need so long to drain.
-const REST_PERIODS: u32 = 2;
+const REST: Duration = Duration::from_millis(400);
 /// Hosts share their limit with nobody: of what got through so much is left.
 const SHARE_OF_HOSTS: f64 = 0.9;
 /// However much of a burst was lost: half of the rate before it, which had not been too much.
@@ -668,7 +673,7 @@ mod tests {
         let mut trial = Trial::new(GIGABIT / 5, GIGABIT);
         trial.run(12, |_| 0.4);
         assert_eq!(trial.governor.rate(), GIGABIT);
-        assert!(trial.governor.lasting_loss().is_none(), "too much to be relied upon");
+        assert!(trial.governor.lasting_loss(trial.now).is_none(), "too much to be relied upon");
     }
 
     #[test]

@@ -8,6 +8,8 @@
 
 use std::time::{Duration, Instant};
 
+use imgcast_common::prng::Prng;
+
 /// Spreads octets over time.
 #[derive(Debug)]
 pub(super) struct Pacer {
@@ -65,6 +67,15 @@ impl Pacer {
         let octets = octets.min(BURST_OCTETS_MAX);
         let symbols = (octets / datagram_octets.max(1)).clamp(1, u64::from(BURST_SYMBOLS_MAX));
         u32::try_from(symbols).unwrap_or(1)
+    }
+
+    /// The same, less up to half of it, by chance: two senders that share a link in step find its
+    /// queue with room for one burst each time, and always for the same sender's.
+    pub(super) fn burst_out_of_step(&self, datagram_octets: u64, prng: &mut Prng) -> u32 {
+        let most = self.burst(datagram_octets);
+        let fewer = if self.rate_bits_per_second < RATE_IN_STEP_MAX { most / 2 } else { 0 };
+        let by_chance = prng.below(u64::from(fewer) + 1);
+        most - u32::try_from(by_chance).unwrap_or(0)
     }
 
     /// How long one burst takes at the present rate.
@@ -172,6 +183,8 @@ const BURST_MILLIS_MAX: u64 = 5;
 pub const BURST_SYMBOLS_MAX: u32 = 44;
 /// So much they take on the wire: a burst of jumbo frames shall not fill a switch port either.
 const BURST_OCTETS_MAX: u64 = 44 * 1518;
+/// Rates that links of a gigabit are tried with. A faster one needs all that a call can take.
+const RATE_IN_STEP_MAX: u64 = 2_500_000_000;
 /// Those who cannot hear the group must not slow it.
 const UNICAST_PERCENT: u64 = 8;
 /// A burst's worth, so that credit is not saved up.
@@ -179,8 +192,6 @@ const UNICAST_CREDIT_MAX: i64 = 64 << 10;
 
 #[cfg(test)]
 mod tests {
-    use imgcast_common::prng::Prng;
-
     use super::*;
 
     #[test]
@@ -230,6 +241,21 @@ mod tests {
         assert_eq!(pacer.held_back(later), Some(0.995), "it is stuck");
         pacer.rest(later);
         assert_eq!(pacer.held_back(later + Duration::from_secs(1)), Some(0.0), "all has left");
+    }
+
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "a base for virtual time")]
+    fn two_sessions_on_a_link_do_not_send_in_step() {
+        let (now, mut prng) = (Instant::now(), Prng::new(1));
+        let mut bursts = |rate| {
+            let pacer = Pacer::new(rate, now);
+            let bursts: Vec<u32> =
+                (0..1000).map(|_| pacer.burst_out_of_step(1518, &mut prng)).collect();
+            (*bursts.iter().min().unwrap(), *bursts.iter().max().unwrap())
+        };
+        assert_eq!(bursts(1_000_000_000), (22, 44));
+        assert_eq!(bursts(1_000_000), (1, 1));
+        assert_eq!(bursts(RATE_IN_STEP_MAX), (44, 44), "calls are dear");
     }
 
     #[test]

@@ -4,9 +4,9 @@
 //! Whoever is alone on a link that loses nothing else finds it full at the same rate each time.
 //! Then little is cut and the rate rises slowly: searching on costs next to nothing. Where others
 //! are, or may be, the cuts are deeper, and what is gained since depends on nothing but the time
-//! that has passed: slowly at first, and ever faster, so that a link of any rate is full again
-//! soon. What each session loses is a part of what it has and what each gains is the same: so those
-//! that share a link draw level, and a TCP flow finds room.
+//! that has passed: slowly at first, and, where the link may be fast, ever faster, so that it is
+//! full again soon. What each session loses is a part of what it has and what each gains is the
+//! same: so those that share a link draw level, and a TCP flow finds room.
 
 use std::time::{Duration, Instant};
 
@@ -28,9 +28,10 @@ pub(super) struct Search {
     is_clean: bool,
     /// It was found twice alike, and clean in between: nobody else is there.
     is_alone: bool,
-    /// From when the rate rises with time, and what it has gained since.
+    /// From when the rate rises with time, what it has gained since, and when it did last.
     since: Option<Instant>,
     gained: u64,
+    stepped_at: Option<Instant>,
 }
 
 impl Search {
@@ -45,6 +46,7 @@ impl Search {
             is_alone: false,
             since: None,
             gained: 0,
+            stepped_at: None,
         }
     }
 
@@ -58,7 +60,7 @@ impl Search {
         self.most = self.most.max(surely);
         self.is_coarse = !was_found;
         self.is_alone = was_found && was_clean && is_alike;
-        self.since = None;
+        (self.since, self.stepped_at) = (None, None);
         match (was_found, self.is_alone) {
             _ if !self.searches => SHARE_IF_SET,
             (false, _) => SHARE_AT_FIRST,
@@ -72,8 +74,9 @@ impl Search {
         self.is_clean &= loss <= LOSS_CLEAN || rate > self.carried - self.carried / CLOSE;
     }
 
-    /// By how much to raise the rate.
-    pub(super) fn step(&mut self, now: Instant, rate: u64) -> u64 {
+    /// By how much to raise the rate, which has rested until `rested_at`: what the time that has
+    /// passed since the last step brings, for reports on a low rate take long to come.
+    pub(super) fn step(&mut self, now: Instant, rested_at: Instant, rate: u64) -> u64 {
         let near = part(self.carried, NEAR);
         if !self.searches {
             return self.carried.max(rate) / STEPS_IF_SET;
@@ -83,19 +86,25 @@ impl Search {
         }
         let since = *self.since.get_or_insert_with(|| {
             self.gained = 0;
-            now
+            if self.is_coarse { now } else { rested_at }
         });
-        let periods = (now - since + PERIOD).as_secs_f64() / PERIOD.as_secs_f64();
+        let before = self.stepped_at.replace(now).unwrap_or(since);
+        let passed = in_periods(now.saturating_duration_since(before)).clamp(1.0, CATCH_UP);
+        let periods = in_periods(now.saturating_duration_since(since) + PERIOD);
         let is_slow = self.most.max(rate) < SLOW;
+        let carried = self.carried.max(rate) as f64;
         let gained = if self.is_alone && is_slow {
             part(self.carried, periods * self.settled_share() / STEPS_ALONE_SLOW)
+        } else if self.is_alone {
+            gain(periods / STRETCH_ALONE, carried * STEP_MAX)
+        } else if is_slow {
+            gain_slowly(periods, carried * STEP_MAX_SLOW)
         } else {
-            let stretch = if self.is_alone { STRETCH_ALONE } else { 1.0 };
-            let share = if is_slow { STEP_MAX_SLOW } else { STEP_MAX };
-            gain(periods / stretch, self.carried.max(rate) as f64 * share)
+            gain(periods, carried * STEP_MAX)
         };
-        let step = gained.saturating_sub(self.gained).min(rate / STEPS_MIN);
-        self.gained = gained;
+        let step_max = part(rate, passed / STEPS_MIN);
+        let step = gained.saturating_sub(self.gained).min(step_max);
+        self.gained += step;
         step
     }
 
@@ -106,6 +115,11 @@ impl Search {
     }
 }
 
+/// A duration in control periods.
+fn in_periods(duration: Duration) -> f64 {
+    duration.as_secs_f64() / PERIOD.as_secs_f64()
+}
+
 /// What a session has gained so many periods after a cut: in each more than in the one before, up
 /// to `most`.
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "small and positive")]
@@ -113,6 +127,12 @@ fn gain(periods: f64, most: f64) -> u64 {
     let until = (most / STEP_FIRST).max(1.0).ln() / STEP_GROWTH.ln();
     let curved = (STEP_GROWTH.powf(periods.min(until)) - 1.0) / (STEP_GROWTH - 1.0);
     (STEP_FIRST * curved + (periods - until).max(0.0) * most) as u64
+}
+
+/// The same of a link that may be slow: in each period as much, at most `most`.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "small and positive")]
+fn gain_slowly(periods: f64, most: f64) -> u64 {
+    (periods * most.min(STEP_SLOW)) as u64
 }
 
 /// What kept the rate from being higher last.
@@ -202,17 +222,23 @@ const STEP_GROWTH: f64 = 1.2;
 const STRETCH_ALONE: f64 = 4.0;
 /// Further apart the rates say nothing about what lies between.
 const STEP_MAX: f64 = 1.0 / 16.0;
-/// The queue in front of a slow link takes long to fill, and as long to show that it is full.
-const STEP_MAX_SLOW: f64 = 1.0 / 160.0;
+/// The queue in front of a slow link takes long to fill, and as long to show that it is full. What
+/// each gains there must not depend on its rate either, or those who share the link never draw
+/// level …
+const STEP_SLOW: f64 = 75_000.0;
+/// … but for rates so low that it would be much of them.
+const STEP_MAX_SLOW: f64 = 1.0 / 40.0;
 const SLOW: u64 = 25_000_000;
-/// At the start an empty queue takes in up to twice as much again.
-const SURE_AT_FIRST: f64 = 0.3;
+/// At the start an empty queue takes in some times as much again.
+const SURE_AT_FIRST: f64 = 0.25;
 /// There a session that is alone takes a step of this part each time …
 const STEPS_ALONE_SLOW: f64 = 256.0;
 /// … that so many datagrams were sent: a loss of two percent among them is no chance.
 const DATAGRAMS_ALONE: u64 = 1_500;
 /// No step is longer than this part of the rate.
-const STEPS_MIN: u64 = 8;
+const STEPS_MIN: f64 = 8.0;
+/// So many periods are made up for at once.
+const CATCH_UP: f64 = 8.0;
 
 #[cfg(test)]
 mod tests {
@@ -237,15 +263,15 @@ mod tests {
         let now = Instant::now();
         let mut search = Search::new(10_000_000_000, true);
         search.on_full(100_000_000);
-        assert_eq!(search.step(now, 80_000_000), 5_000_000);
-        assert_eq!(search.step(now, 89_000_000), 1_000_000);
-        assert!(search.step(now, 90_000_000) < 200_000);
-        assert!(search.step(now + 5 * PERIOD, 90_000_000) > 200_000);
+        assert_eq!(search.step(now, now, 80_000_000), 5_000_000);
+        assert_eq!(search.step(now, now, 89_000_000), 1_000_000);
+        assert!(search.step(now, now, 90_000_000) < 200_000);
+        assert!(search.step(now + 5 * PERIOD, now, 90_000_000) > 200_000);
     }
 
     #[test]
     fn sessions_that_share_a_link_draw_level() {
-        for link in [100_000_000, 1_000_000_000, 10_000_000_000] {
+        for link in [20_000_000, 100_000_000, 1_000_000_000, 10_000_000_000] {
             let mut sessions = [0.8, 0.2].map(|share| (Search::new(link, true), part(link, share)));
             for (search, rate) in &mut sessions {
                 search.on_full(link.max(*rate));
@@ -262,7 +288,7 @@ mod tests {
                         *rate = part(through, search.on_full(through));
                         search.on_loss(0, 0.01);
                     } else {
-                        *rate += search.step(now, *rate);
+                        *rate += search.step(now, now, *rate);
                     }
                 }
                 now += PERIOD;
@@ -274,6 +300,22 @@ mod tests {
     }
 
     #[test]
+    fn whoever_hears_seldom_gains_as_much_as_whoever_hears_often() {
+        #[expect(clippy::disallowed_methods, reason = "a base for virtual time")]
+        let start = Instant::now();
+        let gained = |every: u32| {
+            let mut search = Search::new(10_000_000_000, true);
+            search.on_full(50_000_000);
+            let cut = part(50_000_000, search.on_full(50_000_000));
+            (0..=24)
+                .step_by(every as usize)
+                .fold(cut, |rate, period| rate + search.step(start + PERIOD * period, start, rate))
+                - cut
+        };
+        assert!(gained(6) > gained(1) / 5 * 4, "{} of {}", gained(6), gained(1));
+    }
+
+    #[test]
     fn a_link_that_carries_more_than_it_did_is_found_again() {
         #[expect(clippy::disallowed_methods, reason = "a base for virtual time")]
         let start = Instant::now();
@@ -282,7 +324,7 @@ mod tests {
         search.on_full(50_000_000);
         let mut rate = 40_000_000;
         let steps = (0..).take_while(|period| {
-            rate += search.step(start + PERIOD * *period, rate);
+            rate += search.step(start + PERIOD * *period, start, rate);
             rate < 1_000_000_000
         });
         assert!(steps.count() < 120);

@@ -239,10 +239,22 @@ impl Session {
         self.turns.next_unicast().filter(|_| allowed)
     }
 
+    /// How many symbols the next burst has at most. Where somebody set the rate they know what else
+    /// the links carry.
+    fn burst_symbols(&mut self) -> u32 {
+        let octets = self.datagram_octets();
+        if self.governor.searches() {
+            self.pacer.burst_out_of_step(octets, &mut self.prng)
+        } else {
+            self.pacer.burst(octets)
+        }
+    }
+
     fn group_burst(&mut self, now: Instant, position: usize) -> Option<Burst> {
         let octets = self.datagram_octets();
+        let symbols_max = self.burst_symbols();
         let turn = self.turns.group.get_mut(position)?;
-        let (first_esi, count) = turn.next_run(self.pacer.burst(octets));
+        let (first_esi, count) = turn.next_run(symbols_max);
         let at = self.pacer.take(now, octets * u64::from(count));
         self.pacer.grant_unicast(octets * u64::from(count));
         self.group_datagrams += u64::from(count);
@@ -265,9 +277,10 @@ impl Session {
 
     fn unicast_burst(&mut self, now: Instant, position: usize, shared: bool) -> Option<Burst> {
         let octets = self.datagram_octets();
+        let symbols_max = self.burst_symbols();
         let turn = self.turns.unicast.get_mut(position)?;
         let receiver = turn.to?;
-        let (first_esi, count) = turn.next_run(self.pacer.burst(octets));
+        let (first_esi, count) = turn.next_run(symbols_max);
         let at = self.pacer.take(now, octets * u64::from(count));
         if shared {
             // They share with those who cannot hear the group, and delay others by less.

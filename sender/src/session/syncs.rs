@@ -156,7 +156,7 @@ impl Session {
     pub(super) fn govern(&mut self, now: Instant) {
         let settling = self.feedback_window() + 2 * self.clock.grtt();
         self.repair.handle_timeout(now, settling);
-        if let Some(loss) = self.governor.lasting_loss() {
+        if let Some(loss) = self.governor.lasting_loss(now) {
             self.repair.expect_loss(loss);
         }
         let (grtt, pacer) = (self.clock.grtt(), &mut self.pacer);
