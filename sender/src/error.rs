@@ -34,6 +34,17 @@ pub enum Error {
         /// What it is.
         kind: &'static str,
     },
+    /// Somebody has locked it, who writes to it as far as anybody can tell.
+    #[error(
+        "image {path} is locked by another program, which may be writing to it, such as \
+         imgcast-receiver or fdisk; wait until that has ended (lslocks and `fuser -v {path}` show \
+         which it is), and send it again",
+        path = path.display()
+    )]
+    ImageLocked {
+        /// The image.
+        path: PathBuf,
+    },
     /// There is nothing to send.
     #[error("image {} is empty; check that it was written, and to this path", path.display())]
     ImageEmpty {
@@ -187,6 +198,7 @@ impl Error {
         match self {
             Self::ImageOpen { .. } => "image-open",
             Self::ImageKind { .. } => "image-kind",
+            Self::ImageLocked { .. } => "image-locked",
             Self::ImageEmpty { .. } => "image-empty",
             Self::ImageTooLarge { .. } => "image-too-large",
             Self::ImageRead { .. } => "image-read",
@@ -212,6 +224,7 @@ impl Error {
         match self {
             Self::ImageOpen { .. }
             | Self::ImageKind { .. }
+            | Self::ImageLocked { .. }
             | Self::ImageEmpty { .. }
             | Self::ImageTooLarge { .. } => exit::PREFLIGHT,
             Self::ImageRead { .. } => exit::READ,
@@ -343,6 +356,7 @@ mod tests {
         vec![
             (Error::ImageOpen { path: path(), source: source() }, "image-open", 3),
             (Error::ImageKind { path: path(), kind: "directory" }, "image-kind", 3),
+            (Error::ImageLocked { path: path() }, "image-locked", 3),
             (Error::ImageEmpty { path: path() }, "image-empty", 3),
             (Error::ImageTooLarge { path: path(), size, size_max: size }, "image-too-large", 3),
             (Error::ImageRead { path: path(), offset: 7, source: source() }, "image-read", 8),
@@ -392,7 +406,7 @@ mod tests {
             assert_eq!((error.code(), error.exit_code()), (code, exit_code), "{error}");
         }
         let codes: BTreeSet<_> = all().iter().map(|(error, ..)| error.code()).collect();
-        assert_eq!(codes.len(), 22, "17 variants besides Network, and five kinds of that");
+        assert_eq!(codes.len(), 23, "18 variants besides Network, and five kinds of that");
     }
 
     #[test]

@@ -1,7 +1,9 @@
 //! The image as a file: opened once, read anywhere by anybody.
 //!
 //! Decides what may be sent as an image and what it takes to be the same image as another time.
-//! Whether its bytes are still those that were indexed is found out by who reads blocks.
+//! Whether its bytes are still those that were indexed is found out by who reads blocks. Programs
+//! that lock what they write to are kept from it: no receiver on this host overwrites a disk that is
+//! being sent.
 
 use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, Seek, SeekFrom};
@@ -10,7 +12,8 @@ use std::path::{Path, PathBuf};
 
 use imgcast_common::layout::IMAGE_BYTES_MAX;
 use imgcast_common::units::ByteSize;
-use nix::fcntl::OFlag;
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg, OFlag};
 
 use crate::error::Error;
 
@@ -21,13 +24,16 @@ pub struct ImageSource {
     file: File,
     bytes: u64,
     identity: Option<Identity>,
+    /// Held until it is dropped; `None` where the file system knows no locks.
+    _lock: Option<Flock<File>>,
 }
 
 impl ImageSource {
-    /// Opens a regular file or a block device, never for writing.
+    /// Opens a regular file or a block device, never for writing, and shares a lock on it with
+    /// whoever else only reads it.
     ///
     /// # Errors
-    /// [`Error::ImageOpen`], [`Error::ImageKind`], [`Error::ImageEmpty`],
+    /// [`Error::ImageOpen`], [`Error::ImageKind`], [`Error::ImageLocked`], [`Error::ImageEmpty`],
     /// [`Error::ImageTooLarge`].
     pub fn open(path: &Path) -> Result<Self, Error> {
         let refused = |source| Error::ImageOpen { path: path.to_owned(), source };
@@ -39,6 +45,7 @@ impl ImageSource {
         if let Some(kind) = unfit_kind(&metadata) {
             return Err(Error::ImageKind { path: path.to_owned(), kind });
         }
+        let lock = shared_lock(&file, path)?;
         let identity = metadata.is_file().then(|| Identity::of(&metadata));
         let bytes = match identity {
             Some(identity) => identity.bytes,
@@ -46,7 +53,7 @@ impl ImageSource {
         };
         match bytes {
             0 => Err(Error::ImageEmpty { path: path.to_owned() }),
-            1..=IMAGE_BYTES_MAX => Ok(Self { path: path.to_owned(), file, bytes, identity }),
+            1..=IMAGE_BYTES_MAX => Ok(Self { path: path.to_owned(), file, bytes, identity, _lock: lock }),
             _ => Err(Error::ImageTooLarge {
                 path: path.to_owned(),
                 size: ByteSize(bytes),
@@ -139,6 +146,17 @@ impl Identity {
     }
 }
 
+/// Locks an image as whoever reads it does (systemd's "Locking Block Device Access" for devices).
+fn shared_lock(file: &File, path: &Path) -> Result<Option<Flock<File>>, Error> {
+    let refused = |source| Error::ImageOpen { path: path.to_owned(), source };
+    match Flock::lock(file.try_clone().map_err(refused)?, FlockArg::LockSharedNonblock) {
+        Ok(lock) => Ok(Some(lock)),
+        Err((_, Errno::EWOULDBLOCK)) => Err(Error::ImageLocked { path: path.to_owned() }),
+        // Some file systems, most of them on a network, have no locks: that is no reason to fail.
+        Err(_) => Ok(None),
+    }
+}
+
 /// What a file is, in the operator's words, if it is nothing that can be sent.
 fn unfit_kind(metadata: &Metadata) -> Option<&'static str> {
     let kind = metadata.file_type();
@@ -204,6 +222,23 @@ mod tests {
         assert_eq!(empty.code(), "image-empty");
         let missing = ImageSource::open(&dir.path().join("missing")).unwrap_err();
         assert_eq!(missing.code(), "image-open");
+    }
+
+    #[test]
+    fn whoever_reads_an_image_shares_a_lock_that_keeps_writers_away() {
+        let dir = TestDir::new("source-locked");
+        let path = dir.file("image", b"0123456789");
+        let sources = [ImageSource::open(&path).unwrap(), ImageSource::open(&path).unwrap()];
+        let exclusive =
+            || Flock::lock(File::open(&path).unwrap(), FlockArg::LockExclusiveNonblock);
+        for source in sources {
+            assert_eq!(exclusive().unwrap_err().1, Errno::EWOULDBLOCK);
+            drop(source);
+        }
+        let _writer = exclusive().unwrap();
+        let error = ImageSource::open(&path).unwrap_err();
+        assert_eq!(error.code(), "image-locked");
+        assert!(error.to_string().contains(path.to_str().unwrap()), "{error}");
     }
 
     #[test]
