@@ -60,7 +60,8 @@ impl Bench {
 
     /// What the receiver says there, with its exit code.
     pub(crate) fn receive(&self, script: &str, output: &str, options: &[&str]) -> String {
-        let network = ["--interface", "lo", "--portbase", PORTBASE, "--start-timeout", "3"];
+        let portbase = PORTBASE.to_string();
+        let network = ["--interface", "lo", "--portbase", &portbase, "--start-timeout", "3"];
         let arguments = [&["receive", "--output", output][..], &network, options].concat();
         let command = self.command(script, &arguments);
         let mut receiver = Process::start("receiver", command, self.scratch.directory());
@@ -99,9 +100,16 @@ impl Bench {
     pub(crate) fn send(&self, image: &[u8]) -> Process {
         let path = self.scratch.path("image");
         fs::write(&path, image).unwrap();
+        self.send_from(&path, PORTBASE)
+    }
+
+    /// Offers what is at `path`, on a port of the sender's own or on that of all receivers here.
+    pub(crate) fn send_from(&self, path: &Path, portbase: u16) -> Process {
         let mut command = Command::new(&programs().sender);
-        command.arg("send").arg(path).args(["--interface", "lo", "--portbase", PORTBASE]);
-        let mut sender = Process::start("sender", command, self.scratch.directory());
+        command.arg("send").arg(path).args(["--interface", "lo", "--portbase"]);
+        command.arg(portbase.to_string());
+        let name = format!("sender-{portbase}");
+        let mut sender = Process::start(&name, command, self.scratch.directory());
         sender.say("waiting for receivers", DEADLINE);
         sender
     }
@@ -122,6 +130,6 @@ pub(crate) fn number_of(device: &Path) -> String {
 /// Of every disk here.
 pub(crate) const DISK_OCTETS: usize = 4 << 20;
 /// Nobody else's on loopback: the tests of this program run one at a time.
-const PORTBASE: &str = "9630";
+const PORTBASE: u16 = 9630;
 /// Much longer than any of it takes.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(60);

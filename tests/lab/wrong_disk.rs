@@ -138,6 +138,43 @@ fn a_disk_that_another_program_has_locked() {
 }
 
 #[test]
+fn a_disk_that_is_being_sent() {
+    let Some(bench) = Bench::new("a_disk_that_is_being_sent", &[]) else { return };
+    bench.add_partition();
+    let (disk, partition) = (bench.name(), bench.name() + "p1");
+    // By itself, of a disk whose part is sent, and of a part of what is sent.
+    for (sent, output) in [(&disk, &disk), (&partition, &disk), (&disk, &partition)] {
+        let _senders = [9632, 9634].map(|portbase| bench.send_from(sent.as_ref(), portbase));
+        let words = format!("{sent} is locked by imgcast-sender, process ");
+        bench.refuses("target-busy", "", output, &words);
+    }
+    let end = bench.receive("", &disk, &[]);
+    assert!(end.contains("error[no-sender]"), "{end}");
+}
+
+#[test]
+fn a_disk_that_another_program_has_open_for_writing() {
+    let name = "a_disk_that_another_program_has_open_for_writing";
+    let Some(bench) = Bench::new(name, &[]) else { return };
+    bench.add_partition();
+    let (disk, partition) = (bench.name(), bench.name() + "p1");
+    for (open, output) in [(&disk, &disk), (&partition, &disk), (&disk, &partition)] {
+        let _writer = File::options().write(true).open(open).unwrap();
+        let words = format!("{open} is open for writing in lab-");
+        bench.refuses("target-busy", "", output, &words);
+        let words = format!(
+            ", process {0} (end that as it should be ended, or: kill {0})",
+            std::process::id()
+        );
+        bench.refuses("target-busy", "", output, &words);
+    }
+    // Who only reads it is in nobody's way.
+    let _reader = File::open(&disk).unwrap();
+    let end = bench.receive("", &disk, &[]);
+    assert!(end.contains("error[no-sender]"), "{end}");
+}
+
+#[test]
 fn a_disk_that_another_program_has_to_itself() {
     let Some(bench) = Bench::new("a_disk_that_another_program_has_to_itself", &[]) else { return };
     let mut options = File::options();
@@ -157,9 +194,9 @@ fn a_disk_that_another_receiver_is_to_write_to() {
     let mut first = Process::start("first", command, bench.scratch.directory());
     first.say("listening for a sender", DEADLINE);
     // The shell and unshare have become the receiver.
-    let words = format!("is open in imgcast-receiver, process {0} (kill {0})", first.id());
+    let words = format!("is open for writing in imgcast-receiver, process {}", first.id());
     for output in [bench.name(), bench.name() + "p1"] {
-        bench.refuses("target-busy", "", &output, &format!("{output} {words}"));
+        bench.refuses("target-busy", "", &output, &format!("{} {words}", bench.name()));
     }
     first.kill_nine();
     let end = bench.receive("", &bench.name(), &[]);

@@ -49,6 +49,10 @@ impl Device {
         if guard::is_read_only(root, number) {
             return Err(TargetError::ReadOnly { path: path.into() });
         }
+        let uses = lasting(|| guard::writers_of(root, number));
+        if !uses.is_empty() {
+            return Err(TargetError::Busy { path: path.into(), uses });
+        }
         let failed = |source| TargetError::Open { path: path.into(), source };
         let mut options = OpenOptions::new();
         let opened = options.read(true).write(true).custom_flags(O_EXCL).open(path);
@@ -163,6 +167,18 @@ fn locked(mut file: File, path: &Path) -> Result<Flock<File>, TargetError> {
     let metadata = metadata.map_err(|source| TargetError::Open { path: path.into(), source })?;
     let uses = guard::locked_by(Path::new("/"), path, &metadata);
     Err(TargetError::Busy { path: path.into(), uses })
+}
+
+/// Uses that do not end within [`LOCK_ATTEMPTS`]: whoever has just been ended may take a moment to
+/// close what it had open.
+fn lasting(uses: impl Fn() -> Vec<DeviceUse>) -> Vec<DeviceUse> {
+    for _ in 0..LOCK_ATTEMPTS {
+        if uses().is_empty() {
+            return Vec::new();
+        }
+        thread::sleep(LOCK_RETRY);
+    }
+    uses()
 }
 
 /// What a failed open means.

@@ -1,8 +1,9 @@
 //! Finds out who uses a block device, before the kernel just says "busy".
 //!
-//! This room only explains: what keeps a device from being opened is O_EXCL, which the kernel
-//! refuses while the device, or a part of it, is mounted, swapped to or built upon, in any mount
-//! namespace. Only loop devices on top of it are nothing to the kernel.
+//! What keeps a device from being opened is O_EXCL, which the kernel refuses while the device, or a
+//! part of it, is mounted, swapped to or built upon, in any mount namespace: that this room only
+//! explains. Nothing to the kernel are loop devices on top of it, and processes that write to it
+//! without a word to anybody, such as virtual machines and databases.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -60,9 +61,18 @@ pub enum DeviceUse {
         /// Its number.
         process: u32,
     },
-    /// Another process has locked it.
+    /// Another process may write to it, to a partition of it or to its disk.
+    Written {
+        /// The one that is.
+        device: String,
+        /// What the process is called.
+        name: String,
+        /// Its number.
+        process: u32,
+    },
+    /// Another process has locked it, a partition of it or its disk.
     LockedBy {
-        /// The output.
+        /// The one that is.
         device: String,
         /// What the process is called.
         name: String,
@@ -102,6 +112,11 @@ impl fmt::Display for DeviceUse {
             Self::Open { device, name, process } => {
                 write!(f, "{device} is open in {name}, process {process} (kill {process})")
             }
+            Self::Written { device, name, process } => write!(
+                f,
+                "{device} is open for writing in {name}, process {process} (end that as it should \
+                 be ended, or: kill {process})"
+            ),
             Self::LockedBy { device, name, process } => {
                 write!(f, "{device} is locked by {name}, process {process} (kill {process})")
             }
@@ -110,21 +125,21 @@ impl fmt::Display for DeviceUse {
             }
             Self::Unknown => f.write_str(
                 "the kernel says it is busy, and no process that can be seen from here has it \
-                 open: it may be mounted or opened exclusively in a container, or by another user",
+                 open: it may belong to a mounted file system as its external journal or as a \
+                 further member (btrfs, bcachefs, ZFS), or be mounted or opened exclusively in a \
+                 container, or by another user; unmount that file system, or end that program",
             ),
         }
     }
 }
 
 /// Everything that is known to use the device, its partitions or the disk that it is a partition
-/// of, in the order in which to end it; `root` is `/` but in tests.
+/// of, in the order in which to end it. If the system runs from it, that alone: whatever else is
+/// ended, it stays so. `root` is `/` but in tests.
 pub(super) fn uses_of(root: &Path, number: DeviceNumber) -> Vec<DeviceUse> {
-    let Some(device) = BlockDevice::find(root, number) else { return Vec::new() };
+    let mut family = family_of(root, number);
     let loops: Vec<BlockDevice> =
         BlockDevice::all(root).into_iter().filter(|it| it.backing_file().is_some()).collect();
-    let mut family = device.partitions(root);
-    family.extend(device.disk(root));
-    family.insert(0, device);
     let mut holds = Vec::new();
     let mut seen: BTreeSet<DeviceNumber> = family.iter().map(|device| device.number).collect();
     // Grows while it is walked: what is built on it, what is built on that, and so on.
@@ -142,6 +157,10 @@ pub(super) fn uses_of(root: &Path, number: DeviceNumber) -> Vec<DeviceUse> {
     uses.extend(swaps(&read("proc/swaps"), &family));
     // What is built last is to be taken down first.
     uses.extend(holds.into_iter().rev());
+    let is_root = |it: &DeviceUse| matches!(it, DeviceUse::Root { .. });
+    if uses.iter().any(is_root) {
+        uses.retain(is_root);
+    }
     uses
 }
 
@@ -168,12 +187,9 @@ pub(super) fn uses_elsewhere(root: &Path, number: DeviceNumber) -> Vec<DeviceUse
 /// Processes that have the device, a partition of it or its disk open: one of them has what the
 /// kernel refuses to a second one.
 pub(super) fn open_in(root: &Path, number: DeviceNumber) -> Vec<DeviceUse> {
-    let Some(device) = BlockDevice::find(root, number) else { return Vec::new() };
-    let mut family = device.partitions(root);
-    family.extend(device.disk(root));
-    let shown = path_of(&device);
-    family.push(device);
-    let opened = openers(root, |link| family.iter().any(|device| leads_to(link, device)));
+    let family = family_of(root, number);
+    let Some(shown) = family.first().map(path_of) else { return Vec::new() };
+    let opened = openers(root, |link| behind(link, &family).map(drop));
     let opened = opened.into_iter().map(|it| DeviceUse::Open {
         device: shown.clone(),
         name: it.name,
@@ -182,11 +198,44 @@ pub(super) fn open_in(root: &Path, number: DeviceNumber) -> Vec<DeviceUse> {
     opened.collect()
 }
 
-/// Whether this link of `/proc/PID/fd` is an open device.
-fn leads_to(link: &Path, device: &BlockDevice) -> bool {
+/// Processes that have the device, a partition of it or its disk open for writing, and those that
+/// have locked a partition or the disk: its own lock is for whoever takes it to judge. Who only
+/// reads it is not among them.
+pub(super) fn writers_of(root: &Path, number: DeviceNumber) -> Vec<DeviceUse> {
+    let family = family_of(root, number);
+    let opened = openers(root, |link| behind(link, &family).map(|it| (it.number, path_of(it))));
+    let uses = opened.into_iter().filter_map(|it| {
+        let (name, process, (of, device)) = (it.name, it.process, it.what);
+        if it.may_write {
+            Some(DeviceUse::Written { device, name, process })
+        } else {
+            let is_used = it.holds_lock && of != number;
+            is_used.then_some(DeviceUse::LockedBy { device, name, process })
+        }
+    });
+    uses.collect()
+}
+
+/// The device, its partitions and the disk that it is a partition of.
+fn family_of(root: &Path, number: DeviceNumber) -> Vec<BlockDevice> {
+    let Some(device) = BlockDevice::find(root, number) else { return Vec::new() };
+    let mut family = device.partitions(root);
+    family.extend(device.disk(root));
+    family.insert(0, device);
+    family
+}
+
+/// Which of these devices a link of `/proc/PID/fd` leads to.
+fn behind<'a>(link: &Path, family: &'a [BlockDevice]) -> Option<&'a BlockDevice> {
+    // Most are sockets and pipes, whose links are no paths.
+    let path = fs::read_link(link).ok().filter(|path| path.is_absolute())?;
     match fs::metadata(link) {
-        Ok(it) => it.file_type().is_block_device() && DeviceNumber::of(it.rdev()) == device.number,
-        Err(_) => fs::read_link(link).is_ok_and(|path| path == device.path()),
+        Ok(it) if it.file_type().is_block_device() => {
+            let number = DeviceNumber::of(it.rdev());
+            family.iter().find(|device| device.number == number)
+        }
+        Ok(_) => None,
+        Err(_) => family.iter().find(|device| device.path() == path),
     }
 }
 
@@ -196,7 +245,7 @@ pub(super) fn locked_by(root: &Path, path: &Path, of: &Metadata) -> Vec<DeviceUs
         let is_device = of.file_type().is_block_device() && it.file_type().is_block_device();
         is_device && it.rdev() == of.rdev() || (it.dev(), it.ino()) == (of.dev(), of.ino())
     };
-    let openers = openers(root, |link| fs::metadata(link).is_ok_and(|it| is_it(&it)));
+    let openers = openers(root, |link| fs::metadata(link).is_ok_and(|it| is_it(&it)).then_some(()));
     let mut uses: Vec<DeviceUse> = openers
         .into_iter()
         .filter(|opener| opener.holds_lock)
@@ -436,7 +485,14 @@ mod tests {
 
     #[test]
     fn the_disk_that_the_system_runs_from_is_called_so() {
-        let machine = machine("22 1 8:2 / / rw - ext4 /dev/root rw\n", "");
+        let machine = machine(
+            "21 1 8:2 /netns /run/netns rw - ext4 /dev/root rw\n\
+             22 1 8:2 / / rw - ext4 /dev/root rw\n23 22 8:1 / /boot rw - ext4 /dev/sda1 rw\n",
+            "/dev/sda1 partition 1024 0 -2\n",
+        );
+        // Nothing that can be unmounted or closed would help.
+        machine.add("dm-0", "253:0");
+        machine.hold("sda/sda2", "dm-0");
         let uses = uses(&machine, "8:0");
         assert!(uses[0].starts_with("this system runs from /dev/sda2, its root"), "{uses:?}");
         assert_eq!(uses.len(), 1);
@@ -492,6 +548,41 @@ mod tests {
         assert_eq!(open("8:1"), [said("/dev/sda1", 4), said("/dev/sda1", 30)]);
         assert_eq!(open("8:0"), [4, 5, 30].map(|process| said("/dev/sda", process)));
         assert_eq!(open("9:9"), [""; 0]);
+    }
+
+    #[test]
+    fn whoever_writes_to_the_device_a_partition_or_its_disk_is_named_and_readers_are_not() {
+        let machine = machine("", "");
+        let lock = "lock:\t1: FLOCK  ADVISORY  READ 7 00:05:9 0 EOF\n";
+        for (process, path, flags, lock) in [
+            (30, "/dev/sda1", "02", ""),
+            (4, "/dev/sda", "0100001", ""),
+            (5, "/dev/sda2", "0100000", ""),
+            (6, "/dev/sda2", "0", lock),
+            (7, "/dev/sda", "0", lock),
+            (8, "/x", "02", lock),
+            (9, "socket:[1]", "02", ""),
+        ] {
+            machine.write(&format!("proc/{process}/comm"), &format!("p{process}\n"));
+            let about = format!("pos:\t0\nflags:\t{flags}\n{lock}");
+            machine.write(&format!("proc/{process}/fdinfo/3"), &about);
+            let link = machine.root().join(format!("proc/{process}/fd/3"));
+            fs::create_dir_all(link.parent().unwrap()).unwrap();
+            symlink(path, link).unwrap();
+        }
+        // Ourselves.
+        symlink("30", machine.root().join("proc/self")).unwrap();
+        let uses = |number: &str| -> Vec<String> {
+            let uses = writers_of(machine.root(), DeviceNumber::parse(number).unwrap());
+            uses.iter().map(DeviceUse::to_string).collect()
+        };
+        let whole = "/dev/sda is open for writing in p4, process 4 (end that as it should be \
+                     ended, or: kill 4)";
+        let part = "/dev/sda2 is locked by p6, process 6 (kill 6)";
+        let disk = "/dev/sda is locked by p7, process 7 (kill 7)";
+        assert_eq!(uses("8:0"), [whole, part]);
+        assert_eq!(uses("8:1"), [whole, disk]);
+        assert_eq!(uses("9:9"), [""; 0]);
     }
 
     #[test]

@@ -4,38 +4,52 @@
 use std::fs;
 use std::path::Path;
 
+use nix::libc::{O_ACCMODE, O_RDWR, O_WRONLY};
+
 /// A process that has something open.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub(super) struct Opener {
+pub(super) struct Opener<T> {
     /// Its number.
     pub(super) process: u32,
     /// What its program is called.
     pub(super) name: String,
+    /// What it has open.
+    pub(super) what: T,
+    /// Whether it may write to it.
+    pub(super) may_write: bool,
     /// Whether it has locked it by flock(2).
     pub(super) holds_lock: bool,
 }
 
-/// Those other than this one, by number, that have something open whose link in `/proc/PID/fd`
-/// `is_it` accepts; `root` is `/` but in tests.
-pub(super) fn openers(root: &Path, is_it: impl Fn(&Path) -> bool) -> Vec<Opener> {
+/// Those other than this one, by number, that have something open of which `which` can tell, by
+/// its link in `/proc/PID/fd`, what it is; once for each such thing. `root` is `/` but in tests.
+pub(super) fn openers<T: PartialEq>(
+    root: &Path,
+    which: impl Fn(&Path) -> Option<T>,
+) -> Vec<Opener<T>> {
     let proc = root.join("proc");
     let own = fs::read_link(proc.join("self")).unwrap_or_default();
-    let mut found = Vec::new();
+    let mut found: Vec<Opener<T>> = Vec::new();
     for process in processes(root) {
         let directory = proc.join(process.to_string());
         if own == Path::new(&process.to_string()) {
             continue;
         }
-        let (mut is_open, mut holds_lock) = (false, false);
         for entry in fs::read_dir(directory.join("fd")).into_iter().flatten().flatten() {
-            if is_it(&entry.path()) {
-                is_open = true;
-                let about = directory.join("fdinfo").join(entry.file_name());
-                holds_lock |= is_locked(&fs::read_to_string(about).unwrap_or_default());
+            let Some(what) = which(&entry.path()) else { continue };
+            let about = directory.join("fdinfo").join(entry.file_name());
+            let about = fs::read_to_string(about).unwrap_or_default();
+            let (may_write, holds_lock) = (is_for_writing(&about), is_locked(&about));
+            match found.iter_mut().find(|it| it.process == process && it.what == what) {
+                Some(opener) => {
+                    opener.may_write |= may_write;
+                    opener.holds_lock |= holds_lock;
+                }
+                None => {
+                    let name = name_of(&directory);
+                    found.push(Opener { process, name, what, may_write, holds_lock });
+                }
             }
-        }
-        if is_open {
-            found.push(Opener { process, name: name_of(&directory), holds_lock });
         }
     }
     found
@@ -53,6 +67,13 @@ pub(super) fn processes(root: &Path) -> Vec<u32> {
 /// Whether a file of `/proc/PID/fdinfo` shows a lock (proc_pid_fdinfo(5)).
 fn is_locked(fdinfo: &str) -> bool {
     fdinfo.lines().any(|line| line.starts_with("lock:") && line.contains(" FLOCK "))
+}
+
+/// Whether it shows something that is open for writing, by the flags of open(2), in octal.
+fn is_for_writing(fdinfo: &str) -> bool {
+    let flags = fdinfo.lines().find_map(|line| line.strip_prefix("flags:"));
+    let flags = flags.and_then(|octal| i32::from_str_radix(octal.trim(), 8).ok());
+    flags.is_some_and(|flags| matches!(flags & O_ACCMODE, O_WRONLY | O_RDWR))
 }
 
 /// What the kernel calls a process, which is no more than 15 octets, or, if that begins so, what it
@@ -75,12 +96,12 @@ mod tests {
     use super::*;
     use crate::image::machine::Machine;
 
-    /// Adds a process that has these files open, the second one locked.
+    /// Adds a process that has these files open, the first for writing, the second one locked.
     fn run(machine: &Machine, process: u32, comm: &str, cmdline: &str, files: &[&str]) {
         machine.write(&format!("proc/{process}/comm"), comm);
         machine.write(&format!("proc/{process}/cmdline"), cmdline);
         machine.write(&format!("proc/{process}/fdinfo/0"), "pos:\t0\nflags:\t0100002\n");
-        let lock = "pos:\t0\nlock:\t1: FLOCK  ADVISORY  WRITE 7 00:05:9 0 EOF\n";
+        let lock = "pos:\t0\nflags:\t0100000\nlock:\t1: FLOCK  ADVISORY  WRITE 7 00:05:9 0 EOF\n";
         machine.write(&format!("proc/{process}/fdinfo/1"), lock);
         let directory = machine.root().join(format!("proc/{process}/fd"));
         fs::create_dir_all(&directory).unwrap();
@@ -94,13 +115,22 @@ mod tests {
         let machine = Machine::new();
         run(&machine, 70, "imgcast-receive\n", "/opt/imgcast-receiver\0receive\0", &["/a", "/b"]);
         run(&machine, 9, "b\u{1b}[2Jd\n", "/usr/bin/python3\0-c\0", &["/b"]);
+        run(&machine, 71, "both\n", "", &["/b", "/b"]);
         run(&machine, 8, "kworker\n", "", &["/a"]);
         run(&machine, 7, "ourselves\n", "", &["/b"]);
         symlink("7", machine.root().join("proc/self")).unwrap();
-        let found = openers(machine.root(), |link| fs::read_link(link).unwrap() == Path::new("/b"));
-        let opener =
-            |process, name: &str, holds_lock| Opener { process, name: name.into(), holds_lock };
-        assert_eq!(found, [opener(9, "b?[2Jd", false), opener(70, "imgcast-receiver", true)]);
-        assert_eq!(openers(machine.root(), |_| false), []);
+        let is_b = |link: &Path| fs::read_link(link).unwrap() == Path::new("/b");
+        let found = openers(machine.root(), |link| is_b(link).then_some('b'));
+        let opener = |process, name: &str, may_write, holds_lock| {
+            let name = name.into();
+            Opener { process, name, what: 'b', may_write, holds_lock }
+        };
+        let expected = [
+            opener(9, "b?[2Jd", true, false),
+            opener(70, "imgcast-receiver", false, true),
+            opener(71, "both", true, true),
+        ];
+        assert_eq!(found, expected);
+        assert_eq!(openers(machine.root(), |_| None::<()>), []);
     }
 }

@@ -53,7 +53,9 @@ impl ImageSource {
         };
         match bytes {
             0 => Err(Error::ImageEmpty { path: path.to_owned() }),
-            1..=IMAGE_BYTES_MAX => Ok(Self { path: path.to_owned(), file, bytes, identity, _lock: lock }),
+            1..=IMAGE_BYTES_MAX => {
+                Ok(Self { path: path.to_owned(), file, bytes, identity, _lock: lock })
+            }
             _ => Err(Error::ImageTooLarge {
                 path: path.to_owned(),
                 size: ByteSize(bytes),
@@ -229,8 +231,7 @@ mod tests {
         let dir = TestDir::new("source-locked");
         let path = dir.file("image", b"0123456789");
         let sources = [ImageSource::open(&path).unwrap(), ImageSource::open(&path).unwrap()];
-        let exclusive =
-            || Flock::lock(File::open(&path).unwrap(), FlockArg::LockExclusiveNonblock);
+        let exclusive = || Flock::lock(File::open(&path).unwrap(), FlockArg::LockExclusiveNonblock);
         for source in sources {
             assert_eq!(exclusive().unwrap_err().1, Errno::EWOULDBLOCK);
             drop(source);
