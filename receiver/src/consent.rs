@@ -1,7 +1,13 @@
 //! The target, opened with the operator's consent: what a name leads to is shown, and who sits at a
-//! terminal is asked before a disk is overwritten. Nobody else is: scripts would wait for ever.
+//! terminal is asked before a disk is overwritten, wherever the rest of what is said goes. Nobody
+//! else is: scripts would wait for ever.
 
+use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, IsTerminal, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use nix::libc::O_NOCTTY;
 
 use crate::{
     config::ReceiveConfig,
@@ -13,7 +19,7 @@ use crate::{
 /// be said that this is overwritten, once that is certain.
 ///
 /// # Errors
-/// [`Error::Target`] if it is refused, or nobody agrees.
+/// [`Error::Target`] if it is refused, nobody agrees, or who could agree cannot be asked.
 pub(crate) fn open_target(config: &ReceiveConfig) -> Result<(Target, Option<Disk>), Error> {
     let selected = Selected::find(&config.output)?;
     let (input, mut output) = (io::stdin(), io::stderr());
@@ -25,12 +31,25 @@ pub(crate) fn open_target(config: &ReceiveConfig) -> Result<(Target, Option<Disk
     let mut untold = target.disk();
     if !config.is_agreed
         && input.is_terminal()
-        && output.is_terminal()
         && let Some(disk) = untold.take()
     {
-        ask(&disk, &mut input.lock(), &mut output)?;
+        if output.is_terminal() {
+            ask(&disk, &mut input.lock(), &mut output)?;
+        } else {
+            ask(&disk, &mut input.lock(), &mut terminal(&disk, &TERMINALS)?)?;
+        }
     }
     Ok((target, untold))
+}
+
+/// The terminal of whoever types, where standard error leads elsewhere: the first of `places` that
+/// is one.
+fn terminal(disk: &Disk, places: &[&str]) -> Result<File, TargetError> {
+    let mut options = OpenOptions::new();
+    options.write(true).custom_flags(O_NOCTTY);
+    let mut opened = places.iter().filter_map(|place| options.open(Path::new(place)).ok());
+    let found = opened.find(IsTerminal::is_terminal);
+    found.ok_or_else(|| TargetError::Unasked { path: disk.path.clone() })
 }
 
 /// Shows what is lost, and waits for an answer.
@@ -55,26 +74,33 @@ fn ask(disk: &Disk, input: &mut impl BufRead, output: &mut impl Write) -> Result
     }
 }
 
+/// The one that is typed at, which another user may own, and the one that controls this process.
+const TERMINALS: [&str; 2] = ["/proc/self/fd/0", "/dev/tty"];
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::image::Partition;
 
-    /// What is shown when this is typed, and whether it was agreed.
-    fn asked(typed: &str) -> (String, bool) {
+    fn disk() -> Disk {
         let partition = |number: u32, label: Option<&str>| Partition {
             path: format!("/dev/sda{number}").into(),
             bytes: 1 << 30,
             label: label.map(str::to_owned),
         };
-        let disk = Disk {
+        Disk {
             path: "/dev/sda".into(),
             bytes: 512 << 30,
             model: Some("ACME disk".into()),
             serial: Some("S1".into()),
             wwn: None,
             partitions: vec![partition(1, Some("EFI")), partition(2, None)],
-        };
+        }
+    }
+
+    /// What is shown when this is typed, and whether it was agreed.
+    fn asked(typed: &str) -> (String, bool) {
+        let disk = disk();
         let mut shown = Vec::new();
         let agreed = match ask(&disk, &mut typed.as_bytes(), &mut shown) {
             Ok(()) => true,
@@ -98,6 +124,16 @@ mod tests {
              \x20 /dev/sda2  1.0 GiB\n\
              overwrite it? Type yes or no: "
         );
+    }
+
+    #[test]
+    fn who_cannot_be_asked_is_told_how_to_agree() {
+        for places in [&[][..], &["/imgcast/nowhere", "/dev/null"]] {
+            let error = terminal(&disk(), places).unwrap_err();
+            assert_eq!(error.code(), "target-unasked");
+            assert!(error.to_string().contains("/dev/sda is left as it is"), "{error}");
+            assert!(error.to_string().contains("--yes"), "{error}");
+        }
     }
 
     #[test]

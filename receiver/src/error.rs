@@ -233,6 +233,19 @@ pub enum Error {
         /// The kernel's answer.
         source: io::Error,
     },
+    /// The whole image is there, under its name, which may not outlive a power cut.
+    #[error(
+        "the image is complete and is called {}, but the directory that says so could not be \
+         synced to the medium: {source}; after a power cut the name may be missing: look at the \
+         kernel's log (dmesg) for this disk, and check the name after the next start",
+        .path.display()
+    )]
+    NameSync {
+        /// The output.
+        path: PathBuf,
+        /// The kernel's answer.
+        source: io::Error,
+    },
     /// A block failed its check again and again.
     #[error(
         "block {block} of image {image} was wrong {attempts} times; somebody sends false symbols, \
@@ -305,6 +318,7 @@ impl Error {
             Self::Flush { .. } => "flush",
             Self::ReadBack { .. } => "read-back",
             Self::Rename { .. } => "rename",
+            Self::NameSync { .. } => "name-sync",
             Self::BlockWrong { .. } => "block-wrong",
             Self::IndexWrong { .. } => "index-wrong",
             Self::Version { .. } => "version",
@@ -323,7 +337,10 @@ impl Error {
             Self::Ejected { .. } | Self::Refused { .. } => 5,
             Self::Stalled { .. } => 6,
             Self::Target(_) | Self::NotOffered { .. } | Self::SeveralOffered { .. } => 7,
-            Self::Write { .. } | Self::Flush { .. } | Self::Rename { .. } => 8,
+            Self::Write { .. }
+            | Self::Flush { .. }
+            | Self::Rename { .. }
+            | Self::NameSync { .. } => 8,
             Self::BlockWrong { .. } | Self::IndexWrong { .. } | Self::ImageGone { .. } => 9,
             Self::Version { .. } => 10,
             Self::Lacking { .. } => 11,
@@ -433,6 +450,7 @@ mod tests {
             (8, Error::Write { path: path(), offset: 512, source: denied() }),
             (8, Error::Flush { path: path(), offset: 512, unflushed_bytes: 9, source: denied() }),
             (8, Error::Rename { path: path(), source: denied() }),
+            (8, Error::NameSync { path: path(), source: denied() }),
             (12, Error::ReadBack { path: path(), offset: 512, reason: text() }),
             (9, Error::BlockWrong { block: 12, image, attempts: 8 }),
             (9, Error::IndexWrong { image, attempts: 3, text: text() }),

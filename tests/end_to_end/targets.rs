@@ -62,6 +62,21 @@ fn a_file_that_appears_meanwhile_keeps_its_name_and_the_image_is_kept_beside_it(
 }
 
 #[test]
+fn a_file_that_appears_meanwhile_is_replaced_where_that_was_allowed() {
+    let stage = Stage::new();
+    let octets = random(4 * BLOCK + 7);
+    let image = stage.image("image", &octets);
+    let mut receiver = stage.receive("copy", &["--overwrite"]);
+    receiver.say("listening for a sender", DEADLINE);
+    let output = existing(&stage);
+    let mut sender = stage.send(&image, &[]);
+    receiver.succeed(DEADLINE);
+    sender.succeed(DEADLINE);
+    assert_holds(&output, &octets);
+    assert_eq!(stage.outputs(), ["copy"]);
+}
+
+#[test]
 fn a_refused_or_failed_receiver_leaves_an_existing_file_alone() {
     for (fault, options, code) in [
         (Fault::Full, &["--overwrite"][..], 5),

@@ -384,6 +384,38 @@ fn a_disk_about_which_somebody_at_the_terminal_says_no() {
     }
 }
 
+#[test]
+fn a_disk_about_which_is_asked_though_what_is_said_goes_elsewhere() {
+    let name = "a_disk_about_which_is_asked_though_what_is_said_goes_elsewhere";
+    let Some(bench) = Bench::new(name, &[]) else { return };
+    let at_terminal = |answer: &str| {
+        let run = "script -qec \"$0 $* 2>$DIR/said\" $DIR/screen >&2 && code=0 || code=$?";
+        format!("echo {answer} | {{ {run}; cat $DIR/said >&2; exit $code; }}; exit $?")
+    };
+    let words = bench.words("error[target-declined]: $DISK is left as it is");
+    bench.refuses("target-declined", &at_terminal("no"), &bench.name(), &words);
+    let screen = fs::read_to_string(bench.scratch.path("screen")).unwrap();
+    assert!(screen.contains(&bench.words("this overwrites $DISK (4.0 MiB, ")), "{screen:?}");
+    assert!(screen.contains("overwrite it? Type yes or no: "), "{screen:?}");
+    let end = bench.receive(&at_terminal("yes"), &bench.name(), &[]);
+    assert!(end.contains("error[no-sender]"), "{end}");
+}
+
+#[test]
+fn a_disk_that_holds_the_journal_of_a_mounted_file_system() {
+    let name = "a_disk_that_holds_the_journal_of_a_mounted_file_system";
+    let Some(bench) = Bench::new(name, &[]) else { return };
+    run(&["mke2fs", "-q", "-F", "-b", "1024", "-O", "journal_dev", &bench.name()]).unwrap();
+    let other = LoopDevice::new(&bench.scratch.path("other"), 8).unwrap();
+    let journal = format!("device={}", bench.name());
+    run(&["mkfs.ext4", "-q", "-F", "-b", "1024", "-J", &journal, text(other.path())]).unwrap();
+    // Read-only would not open the journal for good.
+    let script = format!("mount {} $DIR/mnt", text(other.path()));
+    let said = bench.receive(&script, &bench.name(), &[]);
+    assert!(said.contains("error[target-busy]: ") && said.contains("\nexit code 7\n"), "{said}");
+    assert!(said.contains("belong to a mounted file system as its external journal"), "{said}");
+}
+
 /// The script that has `holder` on the disk; `$DONE` is to follow.
 fn held_by(holder: &str, number: &str) -> String {
     format!(

@@ -66,6 +66,17 @@ pub enum TargetError {
         /// The output.
         path: PathBuf,
     },
+    /// The operator sits at a terminal that nothing can be shown on.
+    #[error(
+        "{} is left as it is, as nobody can be asked: standard error is no terminal, and neither \
+         the one at standard input nor /dev/tty can be written to; start again with --yes if it \
+         is to be overwritten",
+        .path.display()
+    )]
+    Unasked {
+        /// The output.
+        path: PathBuf,
+    },
     /// The device is in use.
     #[error("{} is in use: {}", .path.display(), listed(.uses))]
     Busy {
@@ -131,6 +142,18 @@ pub enum TargetError {
         /// Octets free for this user.
         free_bytes: u64,
     },
+    /// The directory of the output cannot be opened, which is to be synced at the end.
+    #[error(
+        "cannot open directory {}: {source}; without that a new name in it cannot be made to last; \
+         allow it to be read, or name an output elsewhere",
+        .path.display()
+    )]
+    Directory {
+        /// The directory.
+        path: PathBuf,
+        /// The kernel's answer.
+        source: io::Error,
+    },
     /// The output cannot be opened or created.
     #[error(
         "cannot open {} for writing: {source}; check the path and its permissions",
@@ -154,11 +177,13 @@ impl TargetError {
             Self::Kind { .. } => "target-kind",
             Self::Exists { .. } => "target-exists",
             Self::Declined { .. } => "target-declined",
+            Self::Unasked { .. } => "target-unasked",
             Self::Busy { .. } => "target-busy",
             Self::ReadOnly { .. } => "target-read-only",
             Self::TooSmall { .. } => "target-too-small",
             Self::SectorSize { .. } => "target-sector-size",
             Self::NoRoom { .. } => "target-no-room",
+            Self::Directory { .. } => "target-directory",
             Self::Open { .. } => "target-open",
         }
     }
@@ -182,19 +207,21 @@ mod tests {
         let path = || PathBuf::from("/dev/sdz");
         let wanted = || "serial=1".to_owned();
         let image_octets = SectorSize::from_octets(512).unwrap();
-        let denied = io::Error::from(io::ErrorKind::PermissionDenied);
+        let denied = || io::Error::from(io::ErrorKind::PermissionDenied);
         vec![
             TargetError::NotFound { wanted: wanted(), disks: vec![] },
             TargetError::Ambiguous { wanted: wanted(), candidates: vec![] },
             TargetError::Kind { path: path(), kind: "a directory" },
             TargetError::Exists { path: path(), kept: Some(path()) },
             TargetError::Declined { path: path() },
+            TargetError::Unasked { path: path() },
             TargetError::Busy { path: path(), uses: vec![DeviceUse::Unknown] },
             TargetError::ReadOnly { path: path() },
             TargetError::TooSmall { path: path(), image_bytes: 3 << 30, target_bytes: 1 << 30 },
             TargetError::SectorSize { path: path(), target_octets: 4096, image_octets },
             TargetError::NoRoom { path: path(), needed_bytes: 4096, free_bytes: 512 },
-            TargetError::Open { path: path(), source: denied },
+            TargetError::Directory { path: path(), source: denied() },
+            TargetError::Open { path: path(), source: denied() },
         ]
     }
 
@@ -219,7 +246,7 @@ mod tests {
             assert!(text.contains("/dev/sdz") || text.contains("serial=1"), "{text}");
         }
         assert_eq!(
-            samples()[7].to_string(),
+            samples()[8].to_string(),
             "/dev/sdz is too small: it holds 1073741824 octets (1.0 GiB), the image has \
              3221225472 (3.0 GiB)"
         );

@@ -30,12 +30,31 @@ pub(super) struct OutputFile {
     path: PathBuf,
     temporary: PathBuf,
     file: File,
-    /// Mode and owner of the file that is replaced.
-    replaced: Option<(u32, u32, u32)>,
+    /// Where both are.
+    directory: File,
+    instead: Instead,
     committed: bool,
     /// Of a temporary that stays.
     lock: Option<Flock<File>>,
     before: Before,
+}
+
+/// What is to happen to a file that has the output's name.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Instead {
+    /// Whether it is replaced, though it may appear only later.
+    allowed: bool,
+    /// Mode and owner of the one that is there.
+    of_old: Option<(u32, u32, u32)>,
+}
+
+impl Instead {
+    /// For an output that may exist as `old`; what does not yet is replaced only if that is
+    /// `allowed`.
+    pub(super) fn new(old: Option<&Metadata>, allowed: bool) -> Self {
+        let of_old = old.map(|old| (old.mode() & MODE_MASK, old.uid(), old.gid()));
+        Self { allowed: allowed || of_old.is_some(), of_old }
+    }
 }
 
 /// What an earlier run left in the temporary.
@@ -49,12 +68,12 @@ enum Before {
 }
 
 impl OutputFile {
-    /// Creates the temporary beside `path`, which is canonical, and may exist as `replaced`.
+    /// Creates the temporary beside `path`, which is canonical.
     ///
     /// # Errors
-    /// [`TargetError::Open`] if the directory does not allow it.
-    pub(super) fn create(path: PathBuf, replaced: Option<&Metadata>) -> Result<Self, TargetError> {
-        let replaced = replaced.map(|old| (old.mode() & MODE_MASK, old.uid(), old.gid()));
+    /// [`TargetError::Open`] or [`TargetError::Directory`] if the directory does not allow it.
+    pub(super) fn create(path: PathBuf, instead: Instead) -> Result<Self, TargetError> {
+        let directory = directory_of(&path)?;
         let temporary = temporary_for(&path);
         let mut options = OpenOptions::new();
         options.read(true).write(true).create_new(true).mode(0o600).custom_flags(O_NOFOLLOW);
@@ -63,7 +82,8 @@ impl OutputFile {
                 path,
                 temporary,
                 file,
-                replaced,
+                directory,
+                instead,
                 committed: false,
                 lock: None,
                 before: Before::Nothing,
@@ -76,14 +96,11 @@ impl OutputFile {
     /// run; with `anew`, whatever that holds is given up.
     ///
     /// # Errors
-    /// [`TargetError::Open`]; [`TargetError::Busy`] if another run writes to it.
-    pub(super) fn keep(
-        path: PathBuf,
-        replaced: Option<&Metadata>,
-        anew: bool,
-    ) -> Result<Self, TargetError> {
-        let replaced = replaced.map(|old| (old.mode() & MODE_MASK, old.uid(), old.gid()));
-        let temporary = beside(&path, ".imgcast-part");
+    /// [`TargetError::Open`], [`TargetError::Directory`]; [`TargetError::Busy`] if another run
+    /// writes to it.
+    pub(super) fn keep(path: PathBuf, instead: Instead, anew: bool) -> Result<Self, TargetError> {
+        let directory = directory_of(&path)?;
+        let temporary = kept_beside(&path);
         let failed = |source| TargetError::Open { path: temporary.clone(), source };
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false).mode(0o600);
@@ -113,7 +130,7 @@ impl OutputFile {
             (_, false) => Before::Kept,
         };
         let lock = Some(lock);
-        Ok(Self { path, temporary, file, replaced, committed: false, lock, before })
+        Ok(Self { path, temporary, file, directory, instead, committed: false, lock, before })
     }
 
     /// Whether an earlier run wrote something to it that may be right.
@@ -165,9 +182,9 @@ impl OutputFile {
     /// the operator calls it.
     ///
     /// # Errors
-    /// [`TargetError::Exists`] if there is a file of that name now and there was none: the
-    /// temporary is kept, complete as it is. [`Error::Flush`] or [`Error::Rename`] with what the
-    /// kernel says.
+    /// [`TargetError::Exists`] if there is a file of that name now which may not be replaced: the
+    /// temporary is kept, complete as it is. [`Error::Flush`], [`Error::Rename`] or
+    /// [`Error::NameSync`] with what the kernel says.
     pub(super) fn commit(mut self, shown: PathBuf) -> Result<(), Error> {
         if let Err(source) = self.give_mode() {
             return Err(Error::Flush { path: shown, offset: 0, unflushed_bytes: 0, source });
@@ -178,12 +195,17 @@ impl OutputFile {
                 let kept = Some(self.temporary.clone());
                 Err(TargetError::Exists { path: shown, kept }.into())
             }
-            named => named.map_err(|source| Error::Rename { path: shown, source }),
+            Err(source) => Err(Error::Rename { path: shown, source }),
+            // Without it the name, though not the file, might be lost with the power.
+            Ok(()) => {
+                let synced = self.directory.sync_all();
+                synced.map_err(|source| Error::NameSync { path: shown, source })
+            }
         }
     }
 
     fn give_mode(&self) -> io::Result<()> {
-        let mode = match self.replaced {
+        let mode = match self.instead.of_old {
             Some((mode, uid, gid)) => {
                 // Only root can, and a file that is ours now is no reason to fail.
                 let _ = fchown(&self.file, Some(uid), Some(gid));
@@ -196,13 +218,13 @@ impl OutputFile {
     }
 
     fn give_name(&mut self) -> io::Result<()> {
-        match self.replaced {
-            Some(_) => fs::rename(&self.temporary, &self.path)?,
-            None => rename_to_free(&self.temporary, &self.path)?,
+        if self.instead.allowed {
+            fs::rename(&self.temporary, &self.path)?;
+        } else {
+            rename_to_free(&self.temporary, &self.path)?;
         }
         self.committed = true;
-        // Without it the name, though not the file, might be lost with the power.
-        self.path.parent().map_or(Ok(()), |directory| File::open(directory)?.sync_all())
+        Ok(())
     }
 }
 
@@ -225,6 +247,18 @@ fn rename_to_free(from: &Path, to: &Path) -> io::Result<()> {
         }
         renamed => Ok(renamed?),
     }
+}
+
+/// Opens the directory of `path`, which is canonical, before anything depends on it.
+fn directory_of(path: &Path) -> Result<File, TargetError> {
+    let directory = path.parent().unwrap_or(path);
+    let failed = |source| TargetError::Directory { path: directory.into(), source };
+    File::open(directory).map_err(failed)
+}
+
+/// The temporary that stays until the output at `path` is complete.
+pub(super) fn kept_beside(path: &Path) -> PathBuf {
+    beside(path, ".imgcast-part")
 }
 
 /// `.name` with an ending, in the directory of `path`.
@@ -255,3 +289,51 @@ const MODE_MASK: u32 = 0o777;
 const UMASK_DEFAULT: u32 = 0o022;
 /// File systems allow 255 octets; the dot and the longest ending take 17.
 const NAME_OCTETS_MAX: usize = 238;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::image::testing::Scratch;
+
+    fn create(path: &Path) -> OutputFile {
+        let file = OutputFile::create(path.into(), Instead::new(None, false)).unwrap();
+        file.set_len(4096).unwrap();
+        file
+    }
+
+    #[test]
+    fn a_name_that_cannot_be_synced_is_there_and_said_to_be_so() {
+        let scratch = Scratch::new();
+        let path = scratch.path().join("image");
+        let mut file = create(&path);
+        // Which cannot be synced.
+        file.directory = File::open("/dev/null").unwrap();
+        let error = file.commit("shown".into()).unwrap_err();
+        assert_eq!((error.code(), error.exit_code()), ("name-sync", 8));
+        assert!(error.to_string().contains("complete and is called shown, but"), "{error}");
+        assert_eq!(scratch.names(), ["image"]);
+        assert_eq!(fs::metadata(&path).unwrap().len(), 4096);
+    }
+
+    #[test]
+    fn a_directory_that_cannot_be_opened_is_refused_before_anything_is_made() {
+        let scratch = Scratch::new();
+        let path = scratch.path().join("gone/image");
+        let error = OutputFile::create(path, Instead::new(None, false)).unwrap_err();
+        assert_eq!(error.code(), "target-directory");
+        assert!(error.to_string().contains("gone: "), "{error}");
+        assert_eq!(scratch.names(), [""; 0]);
+    }
+
+    #[test]
+    fn what_appears_later_is_replaced_only_where_that_is_allowed() {
+        let scratch = Scratch::new();
+        let path = scratch.path().join("image");
+        for allowed in [false, true] {
+            let file = OutputFile::create(path.clone(), Instead::new(None, allowed)).unwrap();
+            fs::write(&path, "old").unwrap();
+            assert_eq!(file.commit(path.clone()).is_ok(), allowed);
+            assert_eq!(fs::read(&path).unwrap().is_empty(), allowed);
+        }
+    }
+}

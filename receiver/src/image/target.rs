@@ -22,7 +22,7 @@ use tracing::warn;
 use super::device::Device;
 use super::direct::{Bounce, DirectFile};
 use super::disk::Disk;
-use super::file::OutputFile;
+use super::file::{Instead, OutputFile};
 use super::guard;
 use super::holes::Holes;
 use super::journal::Journal;
@@ -315,7 +315,7 @@ fn open_kind(path: &Path, options: TargetOptions, keep: &Keep) -> Result<Kind, T
             if directory.starts_with("/dev") && !directory.starts_with("/dev/shm") {
                 return unfit("not there, and a plain file in /dev would only fill the memory");
             }
-            open_file(directory.join(name), None, keep)
+            open_file(directory.join(name), None, options, keep)
         }
         Err(source) => Err(TargetError::Open { path: path.into(), source }),
     }
@@ -341,14 +341,20 @@ fn open_existing(
     if !uses.is_empty() {
         return Err(TargetError::Busy { path: path.into(), uses });
     }
-    open_file(canonical, Some(metadata), keep)
+    open_file(canonical, Some(metadata), options, keep)
 }
 
-fn open_file(path: PathBuf, replaced: Option<&Metadata>, keep: &Keep) -> Result<Kind, TargetError> {
+fn open_file(
+    path: PathBuf,
+    old: Option<&Metadata>,
+    options: TargetOptions,
+    keep: &Keep,
+) -> Result<Kind, TargetError> {
+    let instead = Instead::new(old, options.overwrite);
     let file = if keep.leaves_a_trace() {
-        OutputFile::keep(path, replaced, !keep.resumes)
+        OutputFile::keep(path, instead, !keep.resumes)
     } else {
-        OutputFile::create(path, replaced)
+        OutputFile::create(path, instead)
     };
     file.map(Kind::File)
 }
