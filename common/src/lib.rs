@@ -6,6 +6,7 @@ pub mod console;
 pub mod fec;
 pub mod id;
 pub mod layout;
+pub mod limits;
 pub mod net;
 pub mod pool;
 pub mod prng;

@@ -62,8 +62,8 @@ pub struct ReceiveArgs {
 
     /// Overwrite a disk without asking
     ///
-    /// Without this option it is shown what is on the disk, and asked. That
-    /// is done on a terminal only: elsewhere nobody is ever asked.
+    /// Without this option it is shown what is on the disk, and asked, if
+    /// standard input is a terminal: elsewhere nobody is ever asked.
     #[arg(short, long, env = "IMGCAST_YES", hide_env_values = true)]
     #[arg(value_parser = BoolishValueParser::new(), help_heading = IMAGE)]
     pub yes: bool,

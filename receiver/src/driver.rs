@@ -25,7 +25,7 @@ use crate::{
     config::ReceiveConfig,
     consent,
     error::{Error, Heard},
-    image::{Disk, Progress, Store, Target, Work},
+    image::{Disk, Keeper, Progress, Store, Target, Work},
     outcome,
     pace::Pace,
     report::Report,
@@ -47,15 +47,11 @@ pub struct Outcome {
 pub fn run(config: &ReceiveConfig) -> Result<Outcome, Error> {
     let output = consent::open_target(config)?;
     let interface = sockets::interface(&config.network)?;
-    event_loop()?.block_on(async { Driver::start(config, interface, output)?.run().await })
-}
-
-/// What waits for sockets, threads, timers and signals at once.
-pub(crate) fn event_loop() -> Result<tokio::runtime::Runtime, Error> {
-    tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|source| Error::System { action: "start an event loop", source })
+    let keeper = output.0.keeper(&config.keep);
+    let ended = sockets::event_loop()?
+        .block_on(async { Driver::start(config, interface, output)?.run().await });
+    // By now the target is closed, and what is there stays.
+    ended.map_err(|error| error.leaving(keeper.and_then(Keeper::remains)))
 }
 
 struct Driver<'a> {
@@ -172,10 +168,11 @@ impl<'a> Driver<'a> {
     }
 
     fn interrupt(&mut self, signal: Signal) -> Result<(), Error> {
-        let number = u8::try_from(signal as i32).unwrap_or(0);
-        let asked_before = self.failure.replace(Error::Interrupted { signal: number }).is_some();
+        let signal = u8::try_from(signal as i32).unwrap_or(0);
+        let interrupted = || Error::Interrupted { signal, remains: None };
+        let asked_before = self.failure.replace(interrupted()).is_some();
         if asked_before {
-            return Err(Error::Interrupted { signal: number });
+            return Err(interrupted());
         }
         self.report.say("stopping, and telling the sender");
         self.session.handle_stop(now());

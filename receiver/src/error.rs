@@ -12,15 +12,18 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use imgcast_common::id::ImageId;
+use imgcast_common::limits;
 use imgcast_common::net::NetError;
 use imgcast_common::units::{Counted, Seconds};
 use imgcast_common::wire::{EjectReason, RefuseReason};
 
+use crate::image::Remains;
 use crate::session::Lack;
 
 pub use evidence::{Heard, Offer};
 use evidence::{
     LastWords, disk_advice, eject_text, gone_advice, lack_advice, lack_text, listed, refuse_text,
+    remains_text,
 };
 pub use target::TargetError;
 
@@ -34,7 +37,7 @@ pub enum Error {
         text: String,
     },
     /// The operating system refuses a thread, a timer, a signal handler.
-    #[error("cannot {action}: {source}")]
+    #[error("cannot {action}: {source}; {}", limits::advice(.source))]
     System {
         /// What was tried, such as "start a thread".
         action: &'static str,
@@ -286,10 +289,12 @@ pub enum Error {
         interface: String,
     },
     /// A signal ended the run.
-    #[error("stopped by signal {signal}")]
+    #[error("stopped by signal {signal}{}", remains_text(.remains.as_deref()))]
     Interrupted {
         /// Its number.
         signal: u8,
+        /// What a later run can go on with.
+        remains: Option<Box<Remains>>,
     },
 }
 
@@ -326,6 +331,17 @@ impl Error {
         }
     }
 
+    /// The same, with what stays of the run that it ended.
+    #[must_use]
+    pub fn leaving(self, remains: Option<Remains>) -> Self {
+        match self {
+            Self::Interrupted { signal, .. } => {
+                Self::Interrupted { signal, remains: remains.map(Box::new) }
+            }
+            other => other,
+        }
+    }
+
     /// The exit status of the process.
     #[must_use]
     pub const fn exit_code(&self) -> u8 {
@@ -345,7 +361,7 @@ impl Error {
             Self::Version { .. } => 10,
             Self::Lacking { .. } => 11,
             Self::ReadBack { .. } => 12,
-            Self::Interrupted { signal } => SIGNAL_EXIT_CODE.saturating_add(*signal),
+            Self::Interrupted { signal, .. } => SIGNAL_EXIT_CODE.saturating_add(*signal),
         }
     }
 }
@@ -456,7 +472,7 @@ mod tests {
             (9, Error::IndexWrong { image, attempts: 3, text: text() }),
             (10, Error::Version { theirs: 2, ours: 1, interface: interface() }),
             (11, Error::Lacking { all_blocks: 9, lack: Box::new(lack()), heard: heard(9) }),
-            (143, Error::Interrupted { signal: 15 }),
+            (143, Error::Interrupted { signal: 15, remains: None }),
         ]
     }
 
@@ -531,6 +547,37 @@ mod tests {
         assert!(stopped.starts_with("the sender was stopped (\"bye\\u{1b}[2J\") and none "));
         assert!(stopped.contains("are missing, and so is the index, "), "{stopped}");
         assert!(stopped.contains("nothing was heard of any pass") && stopped.contains("querier"));
+    }
+
+    #[test]
+    fn what_stays_of_a_run_is_told_with_where_and_how_to_go_on() {
+        let text = |journal: Option<&str>| {
+            let remains = Remains { path: ".a.part".into(), journal: journal.map(Into::into) };
+            let error = Error::Interrupted { signal: 2, remains: None };
+            error.leaving(Some(remains)).to_string()
+        };
+        assert_eq!(
+            text(None),
+            "stopped by signal 2; what was received stays in .a.part: to go on with it, run the \
+             same command with --resume while the sender is running, or start that again, too"
+        );
+        assert!(text(Some("/run/j")).contains("with --resume --journal /run/j while"));
+        let other = Error::NotOffered { wanted: String::new(), offered: Vec::new() };
+        assert_eq!(other.leaving(None).code(), "image-not-offered");
+    }
+
+    #[test]
+    fn a_full_disk_and_a_limit_to_files_have_words_of_their_own() {
+        let text = |errno: nix::errno::Errno| {
+            Error::Write { path: "/srv/x".into(), offset: 0, source: errno.into() }.to_string()
+        };
+        let full = text(nix::errno::Errno::ENOSPC);
+        assert!(full.contains("make room there") && full.contains("sender is running"), "{full}");
+        let limited = text(nix::errno::Errno::EFBIG);
+        assert!(limited.contains("ulimit -f") && !limited.contains("dmesg"), "{limited}");
+        let again = io::Error::from(nix::errno::Errno::EAGAIN);
+        let thread = Error::System { action: "start a thread", source: again }.to_string();
+        assert!(thread.contains("not enough memory, or no more processes"), "{thread}");
     }
 
     #[test]

@@ -14,7 +14,7 @@ use imgcast_common::{
 
 use crate::{
     config::ListConfig,
-    driver::{event_loop, now},
+    driver::now,
     error::Error,
     session::Transmit,
     sockets::{self, Arrival, Sockets},
@@ -27,7 +27,7 @@ use crate::{
 pub fn run(config: &ListConfig) -> Result<(), Error> {
     let rendezvous = config.network.rendezvous;
     let interface = sockets::interface(&config.network)?;
-    let offers = event_loop()?.block_on(listen(config, interface))?;
+    let offers = sockets::event_loop()?.block_on(listen(config, interface))?;
     if config.is_json {
         println!("{}", json(&offers));
     } else if offers.is_empty() {

@@ -1,4 +1,5 @@
-//! The sockets of a receiver, each read by a thread of its own into one queue.
+//! The sockets of a receiver, each read by a thread of its own into one queue, and the loop that
+//! waits for that.
 
 use std::{
     net::SocketAddr,
@@ -12,6 +13,7 @@ use std::{
 };
 
 use imgcast_common::{
+    limits::check_files_of_event_loop,
     net::{
         Batch, BatchLayout, BatchPool, BatchReceiver, BatchSender, BufferGrant, Family,
         GroupSocket, Interface, NetError, NodeSocket, Offload,
@@ -27,6 +29,13 @@ use crate::{
     error::Error,
     session::{Transmit, Via},
 };
+
+/// What waits for sockets, threads, timers and signals at once.
+pub(crate) fn event_loop() -> Result<tokio::runtime::Runtime, Error> {
+    let build = || tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let built = check_files_of_event_loop().and_then(|()| build());
+    built.map_err(|source| Error::System { action: "start an event loop", source })
+}
 
 /// What a socket brought.
 #[derive(Debug)]

@@ -7,6 +7,7 @@ use std::io;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
+use imgcast_common::limits;
 use imgcast_common::net::NetError;
 use imgcast_common::units::{ByteSize, Seconds};
 use nix::sys::signal::Signal;
@@ -174,7 +175,7 @@ pub enum Error {
         signal: Signal,
     },
     /// The operating system refuses what every program needs.
-    #[error("cannot start {what}: {source}; check the limits of this process (ulimit -a)")]
+    #[error("cannot start {what}: {source}; {}", limits::advice(source))]
     System {
         /// What was to be started.
         what: &'static str,
@@ -415,6 +416,9 @@ mod tests {
             let text = error.to_string();
             assert!(!text.contains('\n') && !text.contains("  ") && !text.ends_with('.'), "{text}");
         }
+        let again = io::Error::from_raw_os_error(11);
+        let text = Error::System { what: "a thread", source: again }.to_string();
+        assert!(text.contains("not enough memory, or no more processes"), "{text}");
         let changed = Error::ImageChanged { path: "/images/node.img".into(), offset: 1 << 20 };
         let text = changed.to_string();
         assert!(text.contains("the image changed while it was being sent: /images/node.img"));

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use imgcast_common::console::hold_questions;
+use imgcast_common::limits::hold_file_size_signal;
 use imgcast_sender::cli::Args;
 use imgcast_sender::config::Config;
 use imgcast_sender::driver::{self, Outcome};
@@ -15,6 +16,7 @@ use tracing_subscriber::prelude::*;
 
 fn main() -> ExitCode {
     hold_questions();
+    hold_file_size_signal();
     // A panic has said what it is; all that is left to say is the exit code for it.
     let Ok(ended) = panic::catch_unwind(|| run(Args::parse())) else {
         return ExitCode::from(exit::INTERNAL);

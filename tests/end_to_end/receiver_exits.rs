@@ -13,12 +13,37 @@ fn a_receiver_that_cannot_get_what_every_program_needs_exits_with_1() {
     let receiver = stage.receiver(&stage.output("copy"), &["--start-timeout", "1"]);
     let said = said_without_files("receiver", &stage, &receiver);
     assert!(said.contains("error[system]: cannot start an event loop: "), "{said}");
+    assert!(said.contains("open files of this process (ulimit -n)"), "{said}");
+    assert_eq!(stage.outputs(), [""; 0]);
+}
+
+#[test]
+fn a_receiver_whose_file_may_not_become_so_large_exits_with_8_and_says_which_limit() {
+    let stage = Stage::new();
+    let mut sender = stage.send(&stage.image("image", &random(2 * BLOCK)), &[]);
+    // In units of 512 or 1024 octets, as the shell likes.
+    let receiver = stage.receiver(&stage.output("copy"), &[]);
+    let limited = under("ulimit -f 100; exec \"$0\" \"$@\"", &receiver);
+    let mut receiver = stage.start("receiver", limited);
+    receiver.exit_with(8, DEADLINE);
+    let said = receiver.stderr();
+    assert!(said.contains("error[write]: ") && said.contains("outputs/copy"), "{said}");
+    assert!(said.contains("File too large") && said.contains("(ulimit -f)"), "{said}");
+    sender.exit_with(5, DEADLINE);
     assert_eq!(stage.outputs(), [""; 0]);
 }
 
 #[test]
 fn a_receiver_with_a_senseless_command_line_exits_with_2() {
     let stage = Stage::new();
+    for (output, words) in [
+        ("seral=X1", "\"seral=X1\" names no disk: that is done by serial=... or wwn=..."),
+        ("SERIAL=abc", "a file of that name is \"./SERIAL=abc\""),
+    ] {
+        let mut typo = stage.start("typo", stage.receiver(output.as_ref(), &[]));
+        typo.exit_with(2, DEADLINE);
+        assert!(typo.stderr().contains(words), "{}", typo.output());
+    }
     for (option, words) in [
         (&["--image", "not/a/name"][..], "--image"),
         (&["--portbase", "0"], "--portbase"),

@@ -8,6 +8,8 @@ use std::thread::{self, sleep};
 use std::time::Duration;
 
 use imgcast_common::prng::Prng;
+use imgcast_tests::disks::LoopDisk;
+use imgcast_tests::machine::skip;
 use imgcast_tests::process::{Process, wait_until};
 
 use crate::stage::{BLOCK, DEADLINE, Stage, assert_holds, random};
@@ -149,6 +151,35 @@ fn a_journal_of_its_own_place_is_used_and_removed_and_nothing_else_is_taken_for_
     sender.succeed(DEADLINE);
     assert_holds(&stage.output("copy"), &octets);
     assert_eq!(stage.outputs(), ["copy"]);
+    assert!(!journal.exists());
+}
+
+#[test]
+fn a_journal_of_another_disk_is_believed_only_as_far_as_that_disk_is_right() {
+    let name = "a_journal_of_another_disk_is_believed_only_as_far_as_that_disk_is_right";
+    let stage = Stage::new();
+    let octets = random(96 * BLOCK);
+    let mut others: Vec<u8> = octets.iter().map(|octet| !octet).collect();
+    let right = 3 * BLOCK..8 * BLOCK;
+    others[right.clone()].copy_from_slice(&octets[right]);
+    let disks = [stage.image("one", &vec![0; octets.len()]), stage.image("two", &others)];
+    let [one, two] = match disks.map(|file| LoopDisk::new(&file)) {
+        [Ok(one), Ok(two)] => [one, two],
+        [Err(reason), _] | [_, Err(reason)] => return skip(name, &reason),
+    };
+    let journal = stage.path("journal");
+    let options = ["--resume", "--journal", journal.to_str().unwrap(), "-v"];
+    let _sender = stage.send(&stage.image("image", &octets), &["--max-bitrate", "100M"]);
+    let mut first = stage.start("first", stage.receiver(one.path(), &options));
+    wait_until("one window is flushed", DEADLINE, || {
+        fs::metadata(&journal).is_ok_and(|it| it.len() >= 64 + 12)
+    });
+    first.kill_nine();
+    let mut second = stage.start("second", stage.receiver(two.path(), &options));
+    second.succeed(DEADLINE);
+    assert_holds(two.path(), &octets);
+    let found = second.found_of(96).unwrap_or(0);
+    assert!(found <= 5, "{found} found where 5 are right\n{}", second.output());
     assert!(!journal.exists());
 }
 

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use imgcast_tests::machine::skip;
 
-use crate::stage::{BLOCK, DEADLINE, LONG, SLOW, Stage, random, said_without_files};
+use crate::stage::{BLOCK, DEADLINE, LONG, SLOW, Stage, random, said_without_files, under};
 
 #[test]
 fn a_sender_that_cannot_get_what_every_program_needs_exits_with_1() {
@@ -15,6 +15,19 @@ fn a_sender_that_cannot_get_what_every_program_needs_exits_with_1() {
     let sender = stage.sender(&stage.image("image", b"x"), &["--start-timeout", "1"]);
     let said = said_without_files("sender", &stage, &sender);
     assert!(said.contains("error[system]: cannot start an event loop: "), "{said}");
+    assert!(said.contains("open files of this process (ulimit -n)"), "{said}");
+}
+
+#[test]
+fn a_sender_whose_files_may_not_become_large_sends_all_the_same() {
+    let stage = Stage::new();
+    let octets = random(40 * BLOCK);
+    let image = stage.image("image", &octets);
+    // Less than the index of so many blocks takes, which is only not remembered then.
+    let limited = under("ulimit -f 1; exec \"$0\" \"$@\"", &stage.sender(&image, &["--quiet"]));
+    let mut sender = stage.start("sender", limited);
+    stage.receive("copy", &[]).succeed(DEADLINE);
+    sender.succeed(DEADLINE);
 }
 
 #[test]

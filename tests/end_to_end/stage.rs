@@ -143,6 +143,7 @@ pub(crate) fn said_without_files(name: &str, stage: &Stage, command: &Command) -
         let code = process.wait(DEADLINE).status.code();
         // Without libraries, without an interface or a socket, or just so with all it needs.
         assert!(matches!(code, Some(1 | 3 | 4 | 127)), "{files}: {code:?}\n{}", process.output());
+        assert!(!process.stderr().contains("panicked"), "{files}: {}", process.output());
         if code == Some(1) {
             said += &process.stderr();
         }

@@ -9,6 +9,7 @@ use imgcast_common::wire::{EjectReason, RefuseReason};
 use nix::errno::Errno;
 
 use super::{DISK_ADVICE, NETWORK_ADVICE};
+use crate::image::Remains;
 use crate::session::{Lack, LackEnd};
 
 /// What the network gave while something was waited for, and where it was listened.
@@ -150,10 +151,30 @@ pub(super) const fn gone_advice(said_why: bool) -> &'static str {
 pub(super) fn disk_advice(source: &io::Error) -> &'static str {
     match source.raw_os_error().map(Errno::from_raw) {
         Some(Errno::ENOSPC | Errno::EDQUOT) => {
-            "make room there and start again; what was begun with --resume goes on where it was"
+            "make room there and start again while the sender is running, or start that again, \
+             too; what was begun with --resume goes on where it was"
+        }
+        Some(Errno::EFBIG) => {
+            "no file may become so large: raise the limit of this process (ulimit -f), or name \
+             an output on a file system that allows it (FAT: 4 GiB)"
         }
         _ => DISK_ADVICE,
     }
+}
+
+/// What a later run can go on with, introduced, or nothing.
+pub(super) fn remains_text(remains: Option<&Remains>) -> String {
+    let text = |Remains { path, journal }: &Remains| {
+        let journal = journal.as_ref();
+        let journal = journal.map(|path| format!(" --journal {}", path.display()));
+        format!(
+            "; what was received stays in {}: to go on with it, run the same command with \
+             --resume{} while the sender is running, or start that again, too",
+            path.display(),
+            journal.unwrap_or_default()
+        )
+    };
+    remains.map(text).unwrap_or_default()
 }
 
 /// The text of an END or ABORT, quoted and introduced, or nothing.

@@ -3,7 +3,7 @@
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
-use super::file::beside;
+use super::file::{beside, kept_beside};
 use super::journal::Journal;
 use super::target::Kind;
 use crate::error::{Error, TargetError};
@@ -25,6 +25,42 @@ impl Keep {
     pub(super) const fn leaves_a_trace(&self) -> bool {
         self.resumes || self.journal.is_some()
     }
+}
+
+/// Where a run that keeps what it has will leave that.
+#[derive(Clone, Debug)]
+pub struct Keeper {
+    path: PathBuf,
+    is_file: bool,
+    journal: Option<PathBuf>,
+}
+
+impl Keeper {
+    /// For a target of this kind, which the operator calls `shown`; `None` if nothing is kept.
+    pub(super) fn new(kind: &Kind, shown: &Path, keep: &Keep) -> Option<Self> {
+        let (path, is_file) = match kind {
+            Kind::File(file) => (kept_beside(file.path()), true),
+            Kind::Device(_) => (shown.to_owned(), false),
+        };
+        let journal = keep.journal.clone();
+        keep.leaves_a_trace().then_some(Self { path, is_file, journal })
+    }
+
+    /// What there is, once the target is closed: a file that nothing was written to is gone.
+    #[must_use]
+    pub fn remains(self) -> Option<Remains> {
+        let Self { path, is_file, journal } = self;
+        (!is_file || path.exists()).then_some(Remains { path, journal })
+    }
+}
+
+/// What an earlier end leaves to a later run.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Remains {
+    /// The disk or file that has a part of the image.
+    pub path: PathBuf,
+    /// The journal that the operator named.
+    pub journal: Option<PathBuf>,
 }
 
 /// What was found.

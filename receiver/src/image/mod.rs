@@ -55,7 +55,7 @@ pub use guard::DeviceUse;
 pub use holes::Holes;
 pub use index_assembly::{IndexAssembly, IndexError};
 pub use journal::Journal;
-pub use keep::Keep;
+pub use keep::{Keep, Keeper, Remains};
 pub use rate::DrainRate;
 pub use search::Found;
 pub use select::Selected;

@@ -25,7 +25,8 @@ impl Selected {
     ///
     /// # Errors
     /// [`TargetError::NotFound`] if no disk is called so, [`TargetError::Ambiguous`] if several
-    /// are, with those that there are; [`Error::Usage`] without anything to look for.
+    /// are, with those that there are; [`Error::Usage`] without anything to look for, or if it is
+    /// likely to be misspelt.
     pub fn find(output: &Path) -> Result<Self, Error> {
         Self::find_below(Path::new("/"), output)
     }
@@ -40,7 +41,10 @@ impl Selected {
             Some(("wwn", wwn)) => {
                 by_property(root, text, wwn, |disk, wanted| is_wwn(root, disk, wanted))
             }
-            _ => by_path(root, output),
+            _ => {
+                check_spelling(root, output)?;
+                by_path(root, output)
+            }
         }
     }
 }
@@ -75,6 +79,26 @@ fn by_property(
             Err(TargetError::Ambiguous { wanted: wanted.into(), candidates }.into())
         }
     }
+}
+
+/// Refuses what looks like the name of a disk, and would become a file of that name. One with a
+/// slash in it means what it says.
+fn check_spelling(root: &Path, output: &Path) -> Result<(), Error> {
+    let text = output.to_str().filter(|text| !text.contains('/')).unwrap_or_default();
+    let refused = |text| Err(Error::Usage { option: "--output", text });
+    if text.contains('=') {
+        return refused(format!(
+            "{text:?} names no disk: that is done by serial=... or wwn=..., in small letters; a \
+             file of that name is \"./{text}\""
+        ));
+    }
+    if !text.is_empty() && !output.exists() && BlockDevice::is_called(root, text) {
+        return refused(format!(
+            "there is no file {text:?} here; if the disk is meant, that is /dev/{text}; a new \
+             file of that name is \"./{text}\""
+        ));
+    }
+    Ok(())
 }
 
 fn by_path(root: &Path, output: &Path) -> Result<Selected, Error> {
@@ -229,6 +253,30 @@ mod tests {
         assert!(error(&machine, "/dev/disk/by-id/imgcast-none").contains("/dev/sda"));
         let nothing = find(&machine, "serial= ").unwrap_err();
         assert_eq!(nothing.code(), "usage");
+    }
+
+    #[test]
+    fn what_is_nearly_the_name_of_a_disk_is_no_file() {
+        let machine = machine();
+        for (output, words) in [
+            ("seral=WD-1234", "names no disk: that is done by serial=... or wwn=..."),
+            ("SERIAL=WD-1234", "in small letters; a file of that name is \"./SERIAL=WD-1234\""),
+            ("WWN=1", "\"./WWN=1\""),
+            ("=", "names no disk"),
+            ("sda", "that is /dev/sda; a new file of that name is \"./sda\""),
+            ("sda2", "that is /dev/sda2"),
+        ] {
+            let error = find(&machine, output).unwrap_err();
+            assert_eq!((error.code(), error.exit_code()), ("usage", 2), "{output}");
+            assert!(error.to_string().contains(words), "{error}");
+        }
+        for output in ["./seral=WD-1234", "a/SERIAL=x", "./sda", "sdb", "sda.img", "disk.img"] {
+            assert_eq!(find(&machine, output).unwrap(), Path::new(output));
+        }
+        // One that is there is meant.
+        machine.add("Cargo.toml", "8:16");
+        assert!(Path::new("Cargo.toml").exists(), "tests run in the directory of the crate");
+        assert_eq!(find(&machine, "Cargo.toml").unwrap(), Path::new("Cargo.toml"));
     }
 
     #[test]

@@ -34,6 +34,13 @@ impl BlockDevice {
         numbers.filter_map(|number| Self::find(root, number)).collect()
     }
 
+    /// Whether the kernel calls a device so, be it whole or a partition.
+    pub(super) fn is_called(root: &Path, name: &str) -> bool {
+        let disks = Self::all(root);
+        let mut devices = disks.iter().flat_map(|disk| disk.partitions(root)).chain(disks.clone());
+        devices.any(|device| device.name == name)
+    }
+
     /// Where it is to be found.
     pub(super) fn path(&self) -> PathBuf {
         Path::new("/dev").join(&self.name)

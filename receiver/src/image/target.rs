@@ -26,7 +26,7 @@ use super::file::{Instead, OutputFile};
 use super::guard;
 use super::holes::Holes;
 use super::journal::Journal;
-use super::keep::{Keep, Kept};
+use super::keep::{Keep, Keeper, Kept};
 use super::medium::{Flush, Medium};
 use super::reading::Reading;
 use super::search::Search;
@@ -180,6 +180,12 @@ impl Target {
             journal.note_searched();
         }
         (search, journal, self.kept.reads_back)
+    }
+
+    /// Where a run that is ended early leaves what it has; `None` if nowhere.
+    #[must_use]
+    pub fn keeper(&self, keep: &Keep) -> Option<Keeper> {
+        Keeper::new(&self.kind, &self.path, keep)
     }
 
     /// Whether anything of an image may be there.
