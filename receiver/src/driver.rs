@@ -45,11 +45,11 @@ pub struct Outcome {
 /// # Errors
 /// Whatever kept the image from being there, verified and flushed.
 pub fn run(config: &ReceiveConfig) -> Result<Outcome, Error> {
+    let runtime = sockets::event_loop()?;
     let output = consent::open_target(config)?;
     let interface = sockets::interface(&config.network)?;
     let keeper = output.0.keeper(&config.keep);
-    let ended = sockets::event_loop()?
-        .block_on(async { Driver::start(config, interface, output)?.run().await });
+    let ended = runtime.block_on(async { Driver::start(config, interface, output)?.run().await });
     // By now the target is closed, and what is there stays.
     ended.map_err(|error| error.leaving(keeper.and_then(Keeper::remains)))
 }

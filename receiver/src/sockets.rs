@@ -13,7 +13,7 @@ use std::{
 };
 
 use imgcast_common::{
-    limits::check_files_of_event_loop,
+    limits::check_files,
     net::{
         Batch, BatchLayout, BatchPool, BatchReceiver, BatchSender, BufferGrant, Family,
         GroupSocket, Interface, NetError, NodeSocket, Offload,
@@ -33,7 +33,7 @@ use crate::{
 /// What waits for sockets, threads, timers and signals at once.
 pub(crate) fn event_loop() -> Result<tokio::runtime::Runtime, Error> {
     let build = || tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let built = check_files_of_event_loop().and_then(|()| build());
+    let built = check_files().and_then(|()| build());
     built.map_err(|source| Error::System { action: "start an event loop", source })
 }
 

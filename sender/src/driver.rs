@@ -17,7 +17,7 @@ use std::{
 
 use imgcast_common::{
     id::SessionId,
-    limits::check_files_of_event_loop,
+    limits::check_files,
     net::{Batch, BatchSender, Interface, NetError, NodeSocket},
     pool::Pool,
     prng::Prng,
@@ -66,16 +66,17 @@ impl Outcome {
 /// # Errors
 /// Whatever keeps the transfer from taking place, or ends it before its time.
 pub fn run(config: &Config) -> Result<Outcome, Error> {
+    let runtime = event_loop()?;
     let mut report = Report::new(config.shows_progress);
     let interface = Interface::chosen(config.interface.as_deref(), config.family)?;
     let offer = Offered::open(config, &interface, &mut report)?;
-    event_loop()?.block_on(async { Driver::start(config, &interface, offer, report)?.run().await })
+    runtime.block_on(async { Driver::start(config, &interface, offer, report)?.run().await })
 }
 
 /// What waits for sockets, threads, timers and signals at once.
 fn event_loop() -> Result<tokio::runtime::Runtime, Error> {
     let build = || tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let built = check_files_of_event_loop().and_then(|()| build());
+    let built = check_files().and_then(|()| build());
     built.map_err(|source| Error::System { what: "an event loop", source })
 }
 

@@ -137,7 +137,7 @@ pub(crate) fn under(script: &str, command: &Command) -> Command {
 /// root, too, and where it strikes differs only a little from system to system.
 pub(crate) fn said_without_files(name: &str, stage: &Stage, command: &Command) -> String {
     let mut said = String::new();
-    for files in 4..=12 {
+    for files in (4..=12).chain([20, 32]) {
         let script = format!("ulimit -n {files}; exec \"$0\" \"$@\"");
         let mut process = stage.start(name, under(&script, command));
         let code = process.wait(DEADLINE).status.code();
