@@ -20,3 +20,4 @@ mod slow;
 mod timing;
 mod transfer;
 mod wrong_disk;
+mod wrong_disk_in_use;

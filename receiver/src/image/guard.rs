@@ -552,7 +552,7 @@ mod tests {
 
     #[test]
     fn whoever_writes_to_the_device_a_partition_or_its_disk_is_named_and_readers_are_not() {
-        let machine = machine("", "");
+        let machine = Machine::new();
         let lock = "lock:\t1: FLOCK  ADVISORY  READ 7 00:05:9 0 EOF\n";
         for (process, path, flags, lock) in [
             (30, "/dev/sda1", "02", ""),

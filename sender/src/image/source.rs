@@ -2,8 +2,8 @@
 //!
 //! Decides what may be sent as an image and what it takes to be the same image as another time.
 //! Whether its bytes are still those that were indexed is found out by who reads blocks. Programs
-//! that lock what they write to are kept from it: no receiver on this host overwrites a disk that is
-//! being sent.
+//! that lock what they write to are kept from it: no receiver on this host overwrites a disk while
+//! that is being sent.
 
 use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, Seek, SeekFrom};
