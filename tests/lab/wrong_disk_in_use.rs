@@ -1,5 +1,5 @@
-//! Disks that other programs use: who writes to one, has locked it or has it to itself is named, and
-//! the disk stays what it was.
+//! Disks that other programs use: who writes to one, has locked it or has it to itself is named,
+//! and the disk stays what it was.
 
 use std::fs::File;
 use std::os::unix::fs::OpenOptionsExt as _;
