@@ -33,7 +33,7 @@ pub(super) struct Governor {
     capacity: u64,
     starting: bool,
     /// Nobody set the rate.
-    searches: bool,
+    pub(super) searches: bool,
     limit: Limit,
     search: Search,
     strain: Strain,
@@ -174,11 +174,6 @@ impl Governor {
         self.starting |= self.silent_periods >= SILENT_PERIODS_BREAK;
         self.silent_periods = 0;
         self.reported = true;
-    }
-
-    /// Whether nobody set the rate.
-    pub(super) const fn searches(&self) -> bool {
-        self.searches
     }
 
     /// What is known of single receivers, and who of them does not count.
