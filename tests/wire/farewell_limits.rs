@@ -67,8 +67,10 @@ fn text_is_utf_8() {
 fn text_that_cannot_be_sent_as_it_is_is_cut_and_made_printable() {
     for (text, sent) in [
         ("one\ntwo\u{9b}three\u{7f}".to_owned(), "one?two?three?".to_owned()),
-        ("x".repeat(300), "x".repeat(200)),
-        (format!("{}ü", "x".repeat(199)), "x".repeat(199)),
+        ("x".repeat(300), format!("{}…", "x".repeat(197))),
+        (format!("{}ü", "x".repeat(199)), format!("{}…", "x".repeat(197))),
+        (format!("{}ü", "x".repeat(198)), format!("{}ü", "x".repeat(198))),
+        ("word ".repeat(50), format!("{}…", "word ".repeat(39).trim_end())),
         (format!("{}\u{85}", "x".repeat(199)), format!("{}?", "x".repeat(199))),
     ] {
         let vector = Vector::load("done");

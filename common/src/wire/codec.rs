@@ -1,6 +1,9 @@
 //! Big-endian fields in and out of octets, without panics.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::{
+    borrow::Cow,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+};
 
 use super::WireError;
 
@@ -126,21 +129,62 @@ impl Writer<'_> {
         self.u16(address.port());
     }
 
-    /// Text behind one octet of length: cut at a character where it is too long, with question
-    /// marks for control characters, which no [`Reader`] takes.
+    /// Text behind one octet of length: cut behind a word where it is too long, with question marks
+    /// for control characters, which no [`Reader`] takes.
     pub(super) fn text(&mut self, text: &str, octets_max: u8) {
-        let start = self.0.len();
-        self.u8(0);
-        let mut len = 0;
-        for character in text.chars().map(|c| if c.is_control() { '?' } else { c }) {
-            let mut utf8 = [0; 4];
-            let utf8 = character.encode_utf8(&mut utf8).as_bytes();
-            len += utf8.len();
-            if len > usize::from(octets_max) {
-                break;
-            }
-            self.bytes(utf8);
-            self.0[start] = u8::try_from(len).unwrap_or(octets_max);
-        }
+        let printable: String =
+            text.chars().map(|c| if c.is_control() { '?' } else { c }).collect();
+        let text = shortened(&printable, usize::from(octets_max));
+        self.u8(u8::try_from(text.len()).unwrap_or(octets_max));
+        self.bytes(text.as_bytes());
+    }
+}
+
+/// A text in at most so many octets, at least those of an ellipsis: one that is longer ends with
+/// one, behind a word, or within one that alone would be half of it.
+fn shortened(text: &str, octets_max: usize) -> Cow<'_, str> {
+    if text.len() <= octets_max {
+        return text.into();
+    }
+    let room = octets_max.saturating_sub(ELLIPSIS.len_utf8());
+    let end = text.char_indices().map(|(at, c)| at + c.len_utf8()).take_while(|end| *end <= room);
+    let (head, rest) = text.split_at(end.last().unwrap_or(0));
+    let is_whole_word = rest.starts_with(char::is_whitespace);
+    let behind_word = head.rfind(char::is_whitespace).filter(|at| !is_whole_word && *at > room / 2);
+    let words = &head[..behind_word.unwrap_or(head.len())];
+    let words = words.trim_end_matches(|c: char| c.is_whitespace() || ",;:".contains(c));
+    format!("{words}{ELLIPSIS}").into()
+}
+
+/// Says that there was more.
+const ELLIPSIS: char = '…';
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn written(text: &str, octets_max: u8) -> String {
+        let mut octets = Vec::new();
+        Writer(&mut octets).text(text, octets_max);
+        Reader(&octets).text(octets_max).unwrap()
+    }
+
+    #[test]
+    fn text_that_is_too_long_ends_behind_a_word_with_an_ellipsis() {
+        let all = "look at the kernel's log (dmesg) for more";
+        assert_eq!(written(all, 41), all);
+        assert_eq!(written(all, 40), "look at the kernel's log (dmesg) for…");
+        assert_eq!(written(all, 39), "look at the kernel's log (dmesg) for…");
+        assert_eq!(written(all, 38), "look at the kernel's log (dmesg)…");
+        assert_eq!(written("it is so, or not", 12), "it is so…");
+        assert_eq!(written("a\nb", 9), "a?b");
+    }
+
+    #[test]
+    fn a_long_word_is_cut_at_a_character() {
+        assert_eq!(written("nodes-of-the-cellar", 10), "nodes-o…");
+        assert_eq!(written("x /dev/disk/by-id/nvme-disk", 20), "x /dev/disk/by-id…");
+        assert_eq!(written("äöüß", 7), "äö…");
+        assert_eq!(written("äöüß", 3), "…");
     }
 }
