@@ -18,7 +18,7 @@ use crate::stage::{BLOCK, DEADLINE, Stage, assert_holds, random};
 fn killed_at_two_hundred_random_moments_receivers_resume_and_no_image_is_wrong() {
     let wanted = std::env::var("IMGCAST_KILLS").map_or(KILLS, |kills| kills.parse().unwrap());
     let octets = random(48 * BLOCK + 77);
-    let (mut kills, mut found) = (0, 0);
+    let (mut kills, mut hits, mut found) = (0, 0, 0);
     for round in 0.. {
         if kills >= wanted {
             break;
@@ -38,15 +38,25 @@ fn killed_at_two_hundred_random_moments_receivers_resume_and_no_image_is_wrong()
         sender.succeed(DEADLINE);
         for life in lives {
             kills += life.kills;
+            hits += life.hits;
             found += life.found;
         }
     }
+    println!("{kills} killed, {hits} of which had written something; {found} blocks found");
+    assert!(hits * 4 >= kills * 3, "of {kills} who were killed only {hits} had written something");
     assert!(found > 0, "of {kills} who were killed none had anything that could be used");
+}
+
+/// Octets of a file that take space: what is not written yet does not.
+fn written(path: &Path) -> u64 {
+    fs::metadata(path).map_or(0, |metadata| metadata.blocks() * 512)
 }
 
 #[derive(Debug)]
 struct Life {
     kills: u32,
+    /// Those of them that struck when blocks were on the target already.
+    hits: u32,
     /// Blocks that the last run found where the ones before had written them.
     found: u64,
 }
@@ -54,14 +64,23 @@ struct Life {
 /// A receiver that is killed and started again a few times, until it has the image.
 fn live(stage: &Stage, number: u64, seed: u64, octets: &[u8]) -> Life {
     let (name, mut prng) = (format!("copy-{number}"), Prng::new(seed));
-    let mut kills = 0;
+    let part = stage.output(&format!(".{name}.imgcast-part"));
+    let (mut kills, mut hits) = (0, 0);
     loop {
+        let before = written(&part);
         let mut receiver = stage.receive(&name, &["--resume"]);
         if kills < KILLS_OF_ONE {
+            // Few are killed before they write: not much can go wrong for those.
+            if !prng.chance(KILLED_SOONER_PPM) {
+                wait_until("it writes or goes", DEADLINE, || {
+                    written(&part) > before || receiver.poll().is_some()
+                });
+            }
             sleep(Duration::from_micros(prng.below(MOMENT_MAX_MICROS)));
             if receiver.poll().is_none() {
                 receiver.kill_nine();
                 kills += 1;
+                hits += u32::from(written(&part) > 0);
                 continue;
             }
         }
@@ -69,7 +88,7 @@ fn live(stage: &Stage, number: u64, seed: u64, octets: &[u8]) -> Life {
         assert_holds(&stage.output(&name), octets);
         let of_it = |part: &String| part.starts_with(&format!(".{name}."));
         assert!(!stage.outputs().iter().any(of_it), "{:?}", stage.outputs());
-        return Life { kills, found: receiver.found_of(49).unwrap_or(0) };
+        return Life { kills, hits, found: receiver.found_of(49).unwrap_or(0) };
     }
 }
 
@@ -78,8 +97,10 @@ const KILLS: u32 = 200;
 const KILLS_OF_ONE: u32 = 6;
 /// Receivers at a time.
 const GROUP: u64 = 4;
-/// A transfer takes about a second.
-const MOMENT_MAX_MICROS: u64 = 1_200_000;
+/// From the first write on a transfer takes about a second, and what is left of one less.
+const MOMENT_MAX_MICROS: u64 = 600_000;
+/// One in ten is killed at any moment.
+const KILLED_SOONER_PPM: u32 = 100_000;
 
 #[test]
 fn what_a_run_that_was_killed_had_is_not_sent_again() {
