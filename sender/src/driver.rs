@@ -34,8 +34,9 @@ use tracing::debug;
 use crate::{
     config::Config,
     error::{Error, exit},
-    image::{Prepared, PreparedBlock, Preparer, TurnRequest},
+    image::{Prepared, PreparedBlock, Preparer, TurnRequest, Watch},
     keyboard::Keyboard,
+    not_taken::{NotTaken, Patience},
     offered::Offered,
     parameters::{send_buffer, session_config},
     pump::{Addresses, Pump},
@@ -98,21 +99,15 @@ struct Driver {
     report: Report,
     keyboard: Keyboard,
     offer: Offered,
+    watch: Watch,
     stop: Arc<AtomicBool>,
     socket: Arc<NodeSocket>,
     buffered_rate: u64,
     sent_anything: bool,
-    not_taken: Option<NotTaken>,
+    not_taken: NotTaken,
     dropped: BTreeMap<WireError, u64>,
     /// What stopped the session, if it was not its own end.
     failure: Option<Error>,
-}
-
-/// Since when the network takes nothing for a group, and how much it had taken by then.
-struct NotTaken {
-    at: Instant,
-    accepted: usize,
-    is_told: bool,
 }
 
 impl Driver {
@@ -164,11 +159,12 @@ impl Driver {
             blocks: BTreeMap::new(),
             report,
             keyboard: Keyboard::new(config.shows_progress),
+            watch: Watch::new(Arc::clone(&offer.source), now()),
             offer,
             stop,
             socket,
             sent_anything: false,
-            not_taken: None,
+            not_taken: NotTaken::default(),
             dropped: BTreeMap::new(),
             failure: None,
         })
@@ -201,6 +197,9 @@ impl Driver {
     }
 
     fn tick(&mut self) {
+        if let Err(error) = self.watch.look(now()) {
+            self.lose_image(error);
+        }
         self.report.progress(now(), &self.session, self.keyboard.is_heard());
         self.keyboard.follow(now(), &mut self.session, &self.report);
     }
@@ -255,33 +254,34 @@ impl Driver {
                 self.blocks.insert(turn, Arc::new(block));
                 self.session.handle_turn_ready(turn);
             }
-            Err(error) => {
-                self.offer.cache.remove(&self.offer.source, &self.offer.layout);
-                let text = error.to_string();
-                // Only of an image that is gone do receivers wait for no other sender.
-                let reason = match error {
-                    Error::Internal { .. } => AbortReason::Internal,
-                    _ => AbortReason::Image,
-                };
-                self.failure.get_or_insert(error);
-                self.session.handle_stop(now(), reason, &text);
-            }
+            Err(error) => self.lose_image(error),
         }
     }
 
+    /// Ends the session for want of the image, unless it is ending anyway.
+    fn lose_image(&mut self, error: Error) {
+        self.offer.cache.remove(&self.offer.source, &self.offer.layout);
+        if self.session.is_closing() {
+            return;
+        }
+        // Only of an image that is gone do receivers wait for no other sender.
+        let reason = match error {
+            Error::Internal { .. } => AbortReason::Internal,
+            _ => AbortReason::Image,
+        };
+        let text = error.to_string();
+        self.failure.get_or_insert(error);
+        self.session.handle_stop(now(), reason, &text);
+    }
+
     fn not_sent(&mut self, error: NetError) -> Result<(), Error> {
-        let (now, accepted) = (now(), self.pump.accepted());
-        match &mut self.not_taken {
+        match self.not_taken.note(now(), self.pump.accepted()) {
             _ if !self.sent_anything => return Err(error.into()),
-            Some(since) if since.accepted == accepted => {
-                if now >= since.at + NOT_TAKEN_MAX {
-                    return Err(error.into());
-                } else if now >= since.at + NOT_TAKEN_TOLD && !since.is_told {
-                    since.is_told = true;
-                    self.report.say(&format!("the network takes nothing: {error}"));
-                }
+            Patience::IsOver => return Err(error.into()),
+            Patience::IsTried => {
+                self.report.say(&format!("the network takes nothing: {error}"));
             }
-            since => *since = Some(NotTaken { at: now, accepted, is_told: false }),
+            Patience::Lasts => {}
         }
         Ok(())
     }
@@ -389,10 +389,6 @@ const RECEIVE_BUFFER: usize = 16 << 20;
 const INPUTS_MAX: usize = 256;
 /// More than the session ever wants at once, so that asking never waits.
 const TURNS_QUEUED_MAX: usize = 64;
-/// A hiccup is not worth a word.
-const NOT_TAKEN_TOLD: Duration = Duration::from_secs(1);
-/// A cable that is plugged in again by then has done no harm.
-const NOT_TAKEN_MAX: Duration = Duration::from_secs(10);
 /// How often people are told how it goes.
 const TICK: Duration = Duration::from_millis(200);
 /// When the sending thread is behind, it is looked at again after so long.

@@ -7,6 +7,7 @@ pub mod error;
 pub mod image;
 mod keyboard;
 mod member_words;
+mod not_taken;
 mod offered;
 pub mod parameters;
 pub mod pump;

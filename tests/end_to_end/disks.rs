@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use imgcast_tests::disks::{LoopDisk, MemoryLimit, SmallFileSystem};
 use imgcast_tests::machine::skip;
-use imgcast_tests::process::Process;
+use imgcast_tests::process::{Process, run as command};
 use nix::sys::signal::Signal;
 
 use crate::stage::{BLOCK, DEADLINE, SLOW, Stage, assert_holds, random};
@@ -59,6 +59,25 @@ fn a_device_that_fails_while_it_is_written_ends_its_receiver_and_nobody_else() {
         Err(reason) => return skip(name, &reason),
     };
     let said = Run::start(&stage, 16, disk.path()).end(8);
+    let words = ["error[write]: ", "error[flush]: "];
+    assert!(words.iter().any(|words| said.contains(words)), "{said}");
+    assert!(said.contains(disk.path().to_str().unwrap()) && said.contains("os error "), "{said}");
+}
+
+#[test]
+fn a_device_that_vanishes_while_it_is_written_ends_its_receiver_and_nobody_else() {
+    let name = "a_device_that_vanishes_while_it_is_written_ends_its_receiver_and_nobody_else";
+    let stage = Stage::new();
+    let disk = match LoopDisk::new(&stage.image("disk", &vec![0; 64 * BLOCK])) {
+        Ok(disk) => disk,
+        Err(reason) => return skip(name, &reason),
+    };
+    let mut run = Run::start(&stage, 32, disk.path());
+    run.failing.say("loss 0.0 %", DEADLINE);
+    // As with a disk that is unplugged: it has no sectors any more.
+    disk.cut_to(0);
+    command(&["losetup", "--set-capacity", disk.path().to_str().unwrap()]).unwrap();
+    let said = run.end(8);
     let words = ["error[write]: ", "error[flush]: "];
     assert!(words.iter().any(|words| said.contains(words)), "{said}");
     assert!(said.contains(disk.path().to_str().unwrap()) && said.contains("os error "), "{said}");

@@ -28,6 +28,34 @@ fn an_image_that_is_cut_short_ends_the_session_at_every_receiver_and_nobody_has_
 }
 
 #[test]
+fn an_image_that_is_cut_short_where_nothing_is_read_of_it_is_noticed_all_the_same() {
+    let stage = Stage::new();
+    // Zeroes are not sent.
+    let image = stage.image("image", &[random(LONG), vec![0; 9 * BLOCK]].concat());
+    let (mut sender, mut receivers) = begin(&stage, &image, LATE);
+    File::options().write(true).open(&image).unwrap().set_len(LONG as u64).unwrap();
+    sender.exit_with(9, DEADLINE);
+    assert!(sender.stderr().contains("error[image-truncated]: "), "{}", sender.output());
+    let words = format!(
+        "the image was truncated while it was being sent: to {LONG} octets, from {}",
+        LONG + 9 * BLOCK
+    );
+    assert_over(&stage, &sender, &mut receivers, &words);
+}
+
+#[test]
+fn an_image_that_is_written_to_where_it_was_read_already_is_noticed_all_the_same() {
+    let stage = Stage::new();
+    let image = stage.image("image", &[vec![0; BLOCK], random(LONG)].concat());
+    let (mut sender, mut receivers) = begin(&stage, &image, LATE);
+    let file = OpenOptions::new().write(true).open(&image).unwrap();
+    file.write_all_at(b"?", 0).unwrap();
+    sender.exit_with(9, DEADLINE);
+    assert!(sender.stderr().contains("error[image-changed]: "), "{}", sender.output());
+    assert_over(&stage, &sender, &mut receivers, "the image changed while it was being sent: ");
+}
+
+#[test]
 fn an_image_that_is_written_to_ends_the_session_at_every_receiver_and_nobody_has_it() {
     let stage = Stage::new();
     let image = stage.image("image", &random(LONG));

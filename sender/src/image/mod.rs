@@ -13,11 +13,13 @@ mod cache;
 mod indexer;
 mod preparer;
 mod source;
+mod watch;
 
 pub use cache::IndexCache;
 pub use indexer::build_index;
 pub use preparer::{Prepared, PreparedBlock, Preparer, TurnRequest};
 pub use source::{Identity, ImageSource};
+pub use watch::Watch;
 
 #[cfg(test)]
 mod testing;

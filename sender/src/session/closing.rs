@@ -53,6 +53,12 @@ impl Farewell {
 }
 
 impl Session {
+    /// Whether it is over, and only says so to whoever listens.
+    #[must_use]
+    pub fn is_closing(&self) -> bool {
+        self.state == SenderState::Closing
+    }
+
     pub(super) fn on_done(&mut self, now: Instant, from: SocketAddr, done: &Done) {
         let Some(member) = self.roster.member_mut(done.receiver) else {
             self.refuse(from, [0; 16], RefuseReason::Rejoin);
