@@ -84,7 +84,9 @@ impl Session {
         if header.session != self.config.session || self.is_one_way() {
             return;
         }
-        if join.mtu {
+        if join.mtu && self.roster.is_busy_for(from) {
+            // What kept its JOINs from being answered is no MTU.
+        } else if join.mtu {
             self.refuse(from, join.nonce, RefuseReason::Mtu);
         } else if datagram_octets < padded_len(self.config.layout.symbol_size()) {
             // Its WELCOME would be larger than the JOIN: nobody is to be flooded that way.

@@ -22,6 +22,7 @@ mod closing;
 mod floor;
 mod gathering;
 mod governor;
+mod half_open;
 mod lacked;
 mod needs;
 mod pacer;
@@ -48,12 +49,13 @@ use imgcast_common::{
     bits::BitSet,
     id::{ReceiverId, Stream},
     prng::Prng,
-    wire::{AbortReason, DATA_HEAD_LEN, Header, Message, SenderState, TRAILER_LEN},
+    wire::{AbortReason, Header, Message, SenderState},
 };
 
+pub use half_open::{HALF_OPEN_MAX, HALF_OPEN_OF_HOST_MAX};
 pub use pacer::BURST_SYMBOLS_MAX;
 pub use passes::OneWay;
-pub use roster::{HALF_OPEN_MAX, MEMBERS_MAX, Member, MemberState};
+pub use roster::{MEMBERS_MAX, Member, MemberState};
 pub use sending::Burst;
 pub use types::{
     Destination, Event, Outcome, SessionConfig, Slow, SlowReceivers, Status, Transmit, TurnId,
@@ -326,14 +328,6 @@ impl Session {
     /// r in 65,536ths of S.
     fn repair_share(&self) -> u16 {
         self.passes.as_ref().map_or_else(|| self.repair.share(), Passes::share)
-    }
-
-    /// Octets of one DATA datagram on the wire.
-    fn datagram_octets(&self) -> u64 {
-        let framed = DATA_HEAD_LEN + TRAILER_LEN;
-        framed as u64
-            + u64::from(self.config.layout.symbol_size())
-            + u64::from(self.config.framing_octets)
     }
 
     /// Receivers that the operator waits for.

@@ -19,7 +19,7 @@ use imgcast_common::{
     wire::{Done, Join, Need},
 };
 
-use super::{Slow, lacked::Lacked};
+use super::{Slow, half_open::HalfOpen, lacked::Lacked};
 
 /// All receivers that ever joined this session.
 #[derive(Debug, Default)]
@@ -30,7 +30,7 @@ pub(super) struct Roster {
     next_id: u32,
     active: u32,
     done: u32,
-    half_open: u32,
+    half_open: HalfOpen,
 }
 
 /// One receiver, as the sender knows it.
@@ -118,7 +118,7 @@ impl Roster {
         if self.members.len() >= MEMBERS_MAX {
             return Admission::Full;
         }
-        if self.half_open >= HALF_OPEN_MAX {
+        if !self.half_open.has_room(from.ip()) {
             return Admission::Busy;
         }
         let id = ReceiverId(self.next_id);
@@ -127,7 +127,7 @@ impl Roster {
         self.by_nonce.insert(join.nonce, id);
         self.members.insert(id, Member::new(now, id, from, join));
         self.active += 1;
-        self.half_open += 1;
+        self.half_open.add(from.ip());
         if let Some(old) = replaced {
             self.set_state(old, MemberState::Ejected);
         }
@@ -141,7 +141,7 @@ impl Roster {
         member.polls_unanswered = 0;
         if !member.confirmed {
             member.confirmed = true;
-            self.half_open -= 1;
+            self.half_open.remove(member.address.ip());
         }
         let was_lost = member.state == MemberState::Lost;
         if was_lost {
@@ -171,7 +171,7 @@ impl Roster {
         }
         if !is_active && !member.confirmed {
             member.confirmed = true;
-            self.half_open -= 1;
+            self.half_open.remove(member.address.ip());
         }
         let change = |count: u32, of| count + u32::from(state == of) - u32::from(was == of);
         self.active = change(self.active, MemberState::Active);
@@ -289,10 +289,15 @@ impl Member {
     }
 }
 
+impl Roster {
+    /// Whether a JOIN from there would have to wait until others have confirmed theirs.
+    pub(super) fn is_busy_for(&self, from: SocketAddr) -> bool {
+        !self.half_open.has_room(from.ip())
+    }
+}
+
 /// What the tables of one sender hold comfortably.
 pub const MEMBERS_MAX: usize = 16_384;
-/// Forged JOINs cannot fill the table: so many may be members without having said anything yet.
-pub const HALF_OPEN_MAX: u32 = 1_024;
 /// A receiver's needs change at the pace of blocks, not of datagrams.
 pub(super) const NEEDS_PER_SECOND: u16 = 20;
 /// A long list of needs comes in several datagrams at once.

@@ -5,7 +5,7 @@ use std::{collections::VecDeque, time::Instant};
 
 use imgcast_common::{
     id::{BlockId, EncodingSymbolId, ReceiverId, Stream},
-    wire::{DataHead, WHOLE},
+    wire::{DATA_HEAD_LEN, DataHead, TRAILER_LEN, WHOLE},
 };
 
 use super::{
@@ -237,6 +237,14 @@ impl Session {
     fn next_unicast(&self) -> Option<usize> {
         let allowed = !self.group_wants() || self.pacer.unicast_has_credit();
         self.turns.next_unicast().filter(|_| allowed)
+    }
+
+    /// Octets of one DATA datagram on the wire.
+    pub(super) fn datagram_octets(&self) -> u64 {
+        let framed = DATA_HEAD_LEN + TRAILER_LEN;
+        framed as u64
+            + u64::from(self.config.layout.symbol_size())
+            + u64::from(self.config.framing_octets)
     }
 
     /// How many symbols the next burst has at most. Where somebody set the rate they know what else

@@ -182,6 +182,28 @@ fn at_most_16384_receivers_and_1024_half_open_ones() {
 }
 
 #[test]
+fn joins_in_masses_from_one_host_keep_no_other_out_and_are_no_matter_of_mtu() {
+    let mut table = Table::new(|config| config.receivers_min = 20_000);
+    let host = |number: u32| SocketAddr::from((std::net::Ipv4Addr::from(number), 4000));
+    let Message::Join(any) = join(0) else { panic!() };
+    for number in 0..HALF_OPEN_OF_HOST_MAX + 10 {
+        let mut nonce = [1; 16];
+        nonce[..4].copy_from_slice(&number.to_be_bytes());
+        table.hear(host(1), &Message::Join(Join { nonce, key: nonce, ..any.clone() }));
+    }
+    assert_eq!(table.welcomes().len(), HALF_OPEN_OF_HOST_MAX as usize);
+    let (nonce, key) = ([9; 16], [9; 16]);
+    table.hear(host(1), &Message::Join(Join { nonce, key, mtu: true, ..any.clone() }));
+    assert_eq!(table.refusals(), [], "it may ask again");
+    table.hear(host(2), &Message::Join(Join { nonce, key, ..any.clone() }));
+    assert_eq!(table.welcomes().len(), HALF_OPEN_OF_HOST_MAX as usize + 1);
+    table.now += Duration::from_millis(1);
+    table.hear(host(1), &need(ReceiverId(0), 0, &[]));
+    table.hear(host(1), &Message::Join(Join { nonce: [8; 16], key: [8; 16], ..any }));
+    assert_eq!(table.welcomes().len(), HALF_OPEN_OF_HOST_MAX as usize + 2);
+}
+
+#[test]
 fn after_the_last_one_left_there_is_as_much_time_for_another_as_at_first() {
     let mut table = Table::new(|config| config.receivers_min = 2);
     let node = table.join(1);
