@@ -21,7 +21,7 @@ use crate::{
 };
 
 #[test]
-fn two_sessions_share_links_of_any_kind_within_a_factor_of_two() {
+fn two_sessions_share_links_of_any_kind_nearly_always_within_a_factor_of_two() {
     let seeds = std::env::var("IMGCAST_SHARINGS").map_or(SEEDS, |seeds| seeds.parse().unwrap());
     let mut cases = Vec::new();
     for (link, queue_octets) in LINKS_SHARED.into_iter().flat_map(|it| QUEUES.map(|of| (it, of))) {
@@ -162,8 +162,8 @@ const RECEIVERS: usize = 4;
 const SEEDS: u64 = 1;
 /// Others than those of `links`.
 const SEED_FIRST: u64 = 1_000;
-/// Of so many runs one may.
-const ABOVE_MAX: usize = 9;
+/// Of so many runs one may be above 2.
+const ABOVE_MAX: usize = 18;
 const FACTOR_MEAN_MAX: f64 = 1.5;
-const FACTOR_MAX: f64 = 4.0;
+const FACTOR_MAX: f64 = 3.0;
 const CARRIED_MIN: f64 = 0.85;

@@ -339,7 +339,7 @@ impl Governor {
         // The first rate that is too high for a link may be so by far; later ones were reached
         // step by step, and what hosts say of themselves may be a moment's.
         let share_min = if self.starting && !is_host { RATE_SHARE_MIN } else { 0.5 };
-        self.is_first_rest |= self.starting;
+        self.is_first_rest = self.starting || (self.is_first_rest && now < self.rest_until);
         let (rate, through) = (self.rate, part(self.rate, 1.0 - loss));
         self.limit = if is_host { Limit::Hosts } else { Limit::Network };
         let share = if is_host { SHARE_OF_HOSTS } else { self.search.on_full(through) };

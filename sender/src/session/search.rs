@@ -32,6 +32,8 @@ pub(super) struct Search {
     since: Option<Instant>,
     gained: u64,
     stepped_at: Option<Instant>,
+    /// The link may have been a slow one when it did.
+    was_slow: bool,
 }
 
 impl Search {
@@ -47,6 +49,7 @@ impl Search {
             since: None,
             gained: 0,
             stepped_at: None,
+            was_slow: false,
         }
     }
 
@@ -84,14 +87,19 @@ impl Search {
         if self.is_coarse && rate < near {
             return (rate / STEPS_COARSE).min(near - rate);
         }
+        let is_slow = self.most.max(rate) < SLOW;
+        let was_slow = std::mem::replace(&mut self.was_slow, is_slow);
+        if was_slow && !is_slow {
+            // Its time on the curve begins here.
+            (self.since, self.stepped_at) = (None, None);
+        }
         let since = *self.since.get_or_insert_with(|| {
             self.gained = 0;
-            if self.is_coarse { now } else { rested_at }
+            if self.is_coarse || was_slow { now } else { rested_at }
         });
         let before = self.stepped_at.replace(now).unwrap_or(since);
         let passed = in_periods(now.saturating_duration_since(before)).clamp(1.0, CATCH_UP);
         let periods = in_periods(now.saturating_duration_since(since) + PERIOD);
-        let is_slow = self.most.max(rate) < SLOW;
         let carried = self.carried.max(rate) as f64;
         let gained = if self.is_alone && is_slow {
             part(self.carried, periods * self.settled_share() / STEPS_ALONE_SLOW)
@@ -104,7 +112,7 @@ impl Search {
         };
         let step_max = part(rate, passed / STEPS_MIN);
         let step = gained.saturating_sub(self.gained).min(step_max);
-        self.gained += step;
+        self.gained = gained;
         step
     }
 
@@ -237,8 +245,8 @@ const STEPS_ALONE_SLOW: f64 = 256.0;
 const DATAGRAMS_ALONE: u64 = 1_500;
 /// No step is longer than this part of the rate.
 const STEPS_MIN: f64 = 8.0;
-/// So many periods are made up for at once.
-const CATCH_UP: f64 = 8.0;
+/// For so many periods that have passed since the last step.
+const CATCH_UP: f64 = 4.0;
 
 #[cfg(test)]
 mod tests {
@@ -305,14 +313,45 @@ mod tests {
         let start = Instant::now();
         let gained = |every: u32| {
             let mut search = Search::new(10_000_000_000, true);
-            search.on_full(50_000_000);
+            search.on_full(100_000_000);
+            search.on_loss(80_000_000, 0.01);
             let cut = part(50_000_000, search.on_full(50_000_000));
             (0..=24)
                 .step_by(every as usize)
                 .fold(cut, |rate, period| rate + search.step(start + PERIOD * period, start, rate))
                 - cut
         };
-        assert!(gained(6) > gained(1) / 5 * 4, "{} of {}", gained(6), gained(1));
+        assert!(gained(1) > 20_000_000, "{}", gained(1));
+        assert!(gained(4) > gained(1) / 5 * 4, "{} of {}", gained(4), gained(1));
+    }
+
+    #[test]
+    fn after_a_long_silence_it_does_not_leap() {
+        #[expect(clippy::disallowed_methods, reason = "a base for virtual time")]
+        let start = Instant::now();
+        let mut search = Search::new(10_000_000_000, true);
+        search.on_full(100_000_000);
+        search.on_loss(80_000_000, 0.01);
+        let rate = part(50_000_000, search.on_full(50_000_000));
+        search.step(start, start, rate);
+        let late = start + 100 * PERIOD;
+        assert!(search.step(late, start, rate) <= rate / 2, "four periods are made up for");
+        let next = search.step(late + PERIOD, start, rate);
+        assert!(next <= rate / 8, "the rest of them is forgotten: {next}");
+    }
+
+    #[test]
+    fn a_link_that_turns_out_to_be_fast_is_not_risen_on_as_if_that_had_been_known_all_along() {
+        #[expect(clippy::disallowed_methods, reason = "a base for virtual time")]
+        let start = Instant::now();
+        let mut search = Search::new(10_000_000_000, true);
+        search.on_full(30_000_000);
+        search.on_loss(20_000_000, 0.01);
+        search.on_full(24_000_000);
+        let slowly = search.step(start + 30 * PERIOD, start, 24_900_000);
+        assert!(slowly > 0, "{slowly}");
+        let first = search.step(start + 31 * PERIOD, start, 25_100_000);
+        assert!(first <= 110_000, "{first}");
     }
 
     #[test]
