@@ -332,8 +332,12 @@ impl<'a> Driver<'a> {
         let same_index = before.is_some_and(|before| {
             before.index_hash == offer.announce.index_hash && before.layout == offer.announce.layout
         });
-        self.store.check_sectors(offer.announce.sector_size)?;
-        self.store.begin(offer.announce.layout, same_index)?;
+        let fits = self.store.check_sectors(offer.announce.sector_size);
+        let begun = fits.and_then(|()| self.store.begin(offer.announce.layout, same_index));
+        if let Err(error) = begun {
+            self.fail(error);
+            return Ok(());
+        }
         self.sockets.join(offer.announce.data_group)?;
         self.overflow[0] = 0;
         self.report.chosen(&offer);

@@ -71,6 +71,7 @@ fn question(config: &ListConfig) -> Transmit {
         key: [0; 16],
         have: false,
         mtu: false,
+        unfit: false,
         capabilities: 0,
         target_bytes: 0,
         memory_blocks: 0,

@@ -347,6 +347,7 @@ fn joining(member: u32) -> Join {
         key: nonce,
         have: false,
         mtu: false,
+        unfit: false,
         capabilities: 0,
         target_bytes: u64::MAX,
         memory_blocks: 1_000,

@@ -176,12 +176,13 @@ fn a_disk_that_is_too_small() {
     let Some(bench) = Bench::new("a_disk_that_is_too_small", &[]) else { return };
     let mut image = vec![7; DISK_OCTETS + 1];
     image[..11].copy_from_slice(b"a beginning");
-    let _sender = bench.send(&image);
+    let mut sender = bench.send(&image);
     let words = bench.words(
         "$DISK is too small: it holds 4194304 octets (4.0 MiB), the image has \
                              4194305",
     );
     bench.refuses("target-too-small", "", &bench.name(), &words);
+    sender.say(&format!("failed: {}", bench.words("$DISK is too small: it holds")), DEADLINE);
 }
 
 #[test]
@@ -192,12 +193,13 @@ fn a_disk_whose_sectors_are_not_those_of_the_partition_table() {
     image[450] = 0xee;
     image[510..520].copy_from_slice(b"\x55\xaaEFI PART");
     image[536] = 1;
-    let _sender = bench.send(&image);
+    let mut sender = bench.send(&image);
     let words = bench.words(
         "$DISK has sectors of 4096 octets, and the image's partition table (GPT) \
                              is for sectors of 512:",
     );
     bench.refuses("target-sector-size", "", &bench.name(), &words);
+    sender.say(&format!("failed: {}", bench.words("$DISK has sectors of 4096")), DEADLINE);
 }
 
 #[test]

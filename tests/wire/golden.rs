@@ -111,7 +111,7 @@ fn no_flipped_bit_goes_unnoticed() {
 }
 
 fn padded(name: &str) -> bool {
-    ["announce-ipv4", "announce-ipv6", "join", "join-ask", "welcome"].contains(&name)
+    ["announce-ipv4", "announce-ipv6", "join", "join-ask", "join-unfit", "welcome"].contains(&name)
 }
 
 /// What each golden datagram says, and the length that it is padded to.
@@ -127,6 +127,7 @@ fn expected() -> BTreeMap<&'static str, (Header, Message<'static>, usize)> {
         ("join", (header(1), Message::Join(join()), 1464)),
         ("join-ask", (nowhere, join_ask(), 512)),
         ("join-mtu", (header(3), join_mtu(), 0)),
+        ("join-unfit", (header(1), Message::Join(Join { unfit: true, ..join() }), 1464)),
         ("welcome", (unicast(8), welcome(), 1464)),
         ("refuse", (unicast(9), refuse(), 0)),
         ("data-source", (header(1000), data(4711, 12, 3, 65_536, 1011, 64), 0)),
@@ -218,6 +219,7 @@ fn join() -> Join {
         key: count_from(0x31),
         have: false,
         mtu: false,
+        unfit: false,
         capabilities: 0,
         target_bytes: u64::MAX,
         memory_blocks: 256,

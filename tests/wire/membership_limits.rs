@@ -133,7 +133,7 @@ fn a_name_is_1_to_64_letters_digits_dots_underscores_and_hyphens() {
 
 #[test]
 fn padding_is_of_zeroes_of_any_length() {
-    for name in ["announce-ipv4", "announce-ipv6", "join", "join-ask", "welcome"] {
+    for name in ["announce-ipv4", "announce-ipv6", "join", "join-ask", "join-unfit", "welcome"] {
         let mut padding = vec![0; 100];
         assert!(Vector::load(name).with("padding", &padding).parse().is_ok(), "{name}");
         assert!(Vector::load(name).with("padding", []).parse().is_ok(), "{name}");
@@ -148,9 +148,9 @@ fn padding_is_of_zeroes_of_any_length() {
 
 #[test]
 fn join_has_something_or_nothing_and_no_unknown_flags() {
-    let yes_or_no = [[0], [1]];
-    assert_limits("join", "have", &yes_or_no, &[[2], [255]], WireError::Field("have"));
-    assert_limits("join", "mtu", &yes_or_no, &[[2], [3], [128]], WireError::Field("flags"));
+    assert_limits("join", "have", &[[0], [1]], &[[2], [255]], WireError::Field("have"));
+    let flags = [[0], [1], [2], [3]];
+    assert_limits("join", "join flags", &flags, &[[4], [7], [128]], WireError::Field("flags"));
 }
 
 #[test]

@@ -183,16 +183,18 @@ fn sender_state() -> impl Strategy<Value = SenderState> {
 
 fn join() -> impl Strategy<Value = Join> {
     let ids = (uniform16(any::<u8>()), uniform16(any::<u8>()));
-    let means = (any::<bool>(), any::<bool>(), any::<u16>(), any::<u64>(), any::<u32>());
+    let flags = (any::<bool>(), any::<bool>(), any::<bool>());
+    let means = (any::<u16>(), any::<u64>(), any::<u32>());
     let texts = (text(64), vec(any::<u8>(), 0..=256));
-    (ids, means, texts).prop_map(|(ids, means, texts)| Join {
+    (ids, flags, means, texts).prop_map(|(ids, flags, means, texts)| Join {
         nonce: ids.0,
         key: ids.1,
-        have: means.0,
-        mtu: means.1,
-        capabilities: means.2,
-        target_bytes: means.3,
-        memory_blocks: means.4,
+        have: flags.0,
+        mtu: flags.1,
+        unfit: flags.2,
+        capabilities: means.0,
+        target_bytes: means.1,
+        memory_blocks: means.2,
         host: texts.0,
         handshake: texts.1,
     })

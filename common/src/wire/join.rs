@@ -5,7 +5,7 @@
 //! | nonce                           16 |      | nonce                           16 |
 //! | key                             16 |      | receiver id                      4 |
 //! | have                             1 |      | state                            1 |
-//! | flags: bit 0 mtu                 1 |      | NEEDs per second                 2 |
+//! | flags: bit 0 mtu, bit 1 unfit    1 |      | NEEDs per second                 2 |
 //! | capabilities                     2 |      | burst of NEEDs                   2 |
 //! | target bytes                     8 |      | report after silence of, ms      4 |
 //! | memory for blocks, blocks        4 |      | handshake: length 2, octets        |
@@ -36,6 +36,8 @@ pub struct Join {
     pub have: bool,
     /// Not padded, because padded ones were not answered: asks for REFUSE(mtu).
     pub mtu: bool,
+    /// It cannot take part, and asks to be let in only to say why: DONE with a failure follows.
+    pub unfit: bool,
     /// What it can do; no bit has a meaning yet, unknown ones are ignored.
     pub capabilities: u16,
     /// Octets that the target holds; `u64::MAX` for a file.
@@ -96,11 +98,21 @@ pub enum RefuseReason {
 impl Join {
     pub(super) fn parse(body: &[u8]) -> Result<Self, WireError> {
         let mut reader = Reader(body);
+        let (nonce, key) = (reader.array()?, reader.array()?);
+        let have = match reader.u8()? {
+            have @ 0..=1 => have == 1,
+            _ => return Err(WireError::Field("have")),
+        };
+        let flags = reader.u8()?;
+        if flags & !(MTU | UNFIT) != 0 {
+            return Err(WireError::Field("flags"));
+        }
         let join = Self {
-            nonce: reader.array()?,
-            key: reader.array()?,
-            have: flag(reader.u8()?, "have")?,
-            mtu: flag(reader.u8()?, "flags")?,
+            nonce,
+            key,
+            have,
+            mtu: flags & MTU != 0,
+            unfit: flags & UNFIT != 0,
             capabilities: reader.u16()?,
             target_bytes: reader.u64()?,
             memory_blocks: reader.u32()?,
@@ -115,7 +127,9 @@ impl Join {
         writer.bytes(&self.nonce);
         writer.bytes(&self.key);
         writer.u8(u8::from(self.have));
-        writer.u8(u8::from(self.mtu));
+        let mtu = if self.mtu { MTU } else { 0 };
+        let unfit = if self.unfit { UNFIT } else { 0 };
+        writer.u8(mtu | unfit);
         writer.u16(self.capabilities);
         writer.u64(self.target_bytes);
         writer.u32(self.memory_blocks);
@@ -181,14 +195,6 @@ impl Refuse {
     }
 }
 
-fn flag(octet: u8, field: &'static str) -> Result<bool, WireError> {
-    match octet {
-        0 => Ok(false),
-        1 => Ok(true),
-        _ => Err(WireError::Field(field)),
-    }
-}
-
 fn handshake(reader: &mut Reader<'_>) -> Result<Vec<u8>, WireError> {
     let len = usize::from(reader.u16()?);
     if len > HANDSHAKE_OCTETS_MAX {
@@ -203,6 +209,9 @@ fn emit_handshake(writer: &mut Writer<'_>, handshake: &[u8]) {
     writer.bytes(handshake);
 }
 
+/// Flags of a JOIN.
+const MTU: u8 = 1;
+const UNFIT: u8 = 2;
 /// As long as Linux allows a host name to be.
 const HOST_OCTETS_MAX: u8 = 64;
 /// A shorter one would make every receiver report all the time.

@@ -50,12 +50,17 @@ impl Session {
         if self.give_up_without_sender(now) {
             return;
         }
+        let until = self.unfit.as_ref().map(|unfit| unfit.until);
+        if until.is_some_and(|until| now >= until) {
+            return self.finish(Outcome::Failed(Failure::Driver));
+        }
         let expected = self.offer.as_ref().map_or(0, |offer| offer.announce.receivers_expected);
         let Phase::Joining(joining) = &mut self.phase else { return };
         if now < joining.next_at {
             return;
         }
-        joining.next_at = now + retry_wait(expected, joining.tries);
+        let next_at = now + retry_wait(expected, joining.tries);
+        joining.next_at = until.map_or(next_at, |until| until.min(next_at));
         joining.tries += 1;
         let (nonce, mtu) = (joining.nonce, joining.tries > JOINS_BEFORE_MTU);
         let symbol_size = self.offer.as_ref().map_or(0, |o| o.announce.layout.symbol_size());
@@ -75,6 +80,7 @@ impl Session {
             key: self.config.key,
             have: verified > 0 || self.config.resumes,
             mtu,
+            unfit: self.unfit.is_some(),
             capabilities: 0,
             target_bytes: self.config.target_bytes.unwrap_or(u64::MAX),
             memory_blocks: u32::try_from(self.free_blocks()).unwrap_or(u32::MAX),
@@ -95,6 +101,9 @@ impl Session {
             needs_per_second: f64::from(welcome.needs_per_second),
             needs_burst: f64::from(welcome.needs_burst),
         });
+        if let Some(unfit) = self.unfit.take() {
+            return self.part(now, Err((Failure::Driver, unfit.error_code, unfit.text)));
+        }
         self.phase = Phase::Member;
         self.progress_at = now;
         self.contact.on_welcome(now, welcome.state);
@@ -113,6 +122,9 @@ impl Session {
         let Phase::Joining(joining) = &self.phase else { return };
         if joining.nonce != refuse.nonce {
             return;
+        }
+        if self.unfit.is_some() {
+            return self.finish(Outcome::Failed(Failure::Driver));
         }
         if self.has_everything() {
             // It was only to be told.

@@ -58,7 +58,7 @@ use ledger::Ledger;
 use loss::LossMeter;
 use offers::Offers;
 use one_way::OneWay;
-use parting::Parting;
+use parting::{Parting, Unfit};
 use plan::PlanView;
 
 /// The state machine of one receiver.
@@ -98,6 +98,8 @@ pub struct Session {
     /// Those of them that were lacking.
     symbols_kept: u64,
     flush: Flush,
+    /// Why it cannot take part, until it has been let in to say so.
+    unfit: Option<Unfit>,
     progress_at: Instant,
     transmits: VecDeque<Transmit>,
     events: VecDeque<Event>,
@@ -143,6 +145,7 @@ impl Session {
             symbols_received: 0,
             symbols_kept: 0,
             flush: Flush::default(),
+            unfit: None,
             progress_at: now,
             transmits: VecDeque::new(),
             events: VecDeque::new(),
@@ -193,9 +196,15 @@ impl Session {
         self.settle(now);
     }
 
-    /// The driver cannot go on: tells the sender why, then finishes with [`Failure::Driver`].
+    /// The driver cannot go on: tells the sender why, for which it joins if it has not yet, then
+    /// finishes with [`Failure::Driver`].
     pub fn handle_failure(&mut self, now: Instant, error_code: u16, text: &str) {
-        self.part(now, Err((Failure::Driver, error_code, text.to_owned())));
+        let is_joining = matches!(self.phase, Phase::Opening | Phase::Joining(_));
+        if is_joining && !self.is_one_way() && !self.has_everything() {
+            self.join_to_tell(now, error_code, text);
+        } else {
+            self.part(now, Err((Failure::Driver, error_code, text.to_owned())));
+        }
         self.settle(now);
     }
 

@@ -33,6 +33,15 @@ impl Parting {
     }
 }
 
+/// Why a receiver cannot take part in the session that it is joining.
+#[derive(Debug)]
+pub(super) struct Unfit {
+    pub(super) error_code: u16,
+    pub(super) text: String,
+    /// When it goes unheard.
+    pub(super) until: Instant,
+}
+
 /// The exit code and the words that the sender is told of a failure.
 pub(super) fn last_words(failure: &Failure) -> (u16, String) {
     match failure {
@@ -88,6 +97,16 @@ impl Session {
             until,
         }));
         self.part_when_due(now);
+    }
+
+    /// Asks to be let in, in order to say why it cannot take part: only a member is heard.
+    pub(super) fn join_to_tell(&mut self, now: Instant, error_code: u16, text: &str) {
+        if !matches!(self.phase, Phase::Joining(_)) {
+            self.begin_joining(now);
+        }
+        let Phase::Joining(joining) = &self.phase else { return };
+        let until = joining.poll_timeout().max(now) + FAILURE_PATIENCE;
+        self.unfit.get_or_insert(Unfit { error_code, text: text.to_owned(), until });
     }
 
     /// Goes before it has the image.

@@ -109,21 +109,12 @@ impl Session {
         match self.roster.admit(now, from, join) {
             Admission::New { id, replaced } => {
                 self.welcome(from, join, id);
-                self.first_join_at = self.first_join_at.or(Some(now));
-                self.index.owe_all();
-                if !join.have {
-                    self.image.owe_all();
-                    self.closing.is_wanted = true;
-                }
-                self.has_listeners = true;
-                self.events.push_back(Event::Joined(id));
                 if let Some(old) = replaced {
                     self.eject(old);
                     self.events.push_back(Event::Changed(old));
                 }
-                self.sync_soon();
-                if self.state == SenderState::Gathering {
-                    self.gather(now);
+                if !join.unfit {
+                    self.take_in(now, join, id);
                 }
             }
             Admission::Known(id) => {
@@ -134,6 +125,22 @@ impl Session {
             }
             Admission::Full => self.refuse(from, join.nonce, RefuseReason::Full),
             Admission::Busy => {}
+        }
+    }
+
+    /// One more takes part.
+    fn take_in(&mut self, now: Instant, join: &Join, id: ReceiverId) {
+        self.first_join_at = self.first_join_at.or(Some(now));
+        self.index.owe_all();
+        if !join.have {
+            self.image.owe_all();
+            self.closing.is_wanted = true;
+        }
+        self.has_listeners = true;
+        self.events.push_back(Event::Joined(id));
+        self.sync_soon();
+        if self.state == SenderState::Gathering {
+            self.gather(now);
         }
     }
 

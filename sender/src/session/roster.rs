@@ -29,6 +29,8 @@ pub(super) struct Roster {
     by_key: BTreeMap<[u8; 16], ReceiverId>,
     next_id: u32,
     active: u32,
+    /// Those of them that only say why they cannot take part.
+    unfit: u32,
     done: u32,
     half_open: HalfOpen,
 }
@@ -71,6 +73,7 @@ pub struct Member {
     pub slow: Option<Slow>,
     pub(super) lacked: Lacked,
     pub(super) confirmed: bool,
+    unfit: bool,
     pub(super) need_counter: u64,
     pub(super) polls_unanswered: u32,
     pub(super) polled_at: Option<Instant>,
@@ -127,6 +130,7 @@ impl Roster {
         self.by_nonce.insert(join.nonce, id);
         self.members.insert(id, Member::new(now, id, from, join));
         self.active += 1;
+        self.unfit += u32::from(join.unfit);
         self.half_open.add(from.ip());
         if let Some(old) = replaced {
             self.set_state(old, MemberState::Ejected);
@@ -174,6 +178,9 @@ impl Roster {
             self.half_open.remove(member.address.ip());
         }
         let change = |count: u32, of| count + u32::from(state == of) - u32::from(was == of);
+        if member.unfit {
+            self.unfit = change(self.unfit, MemberState::Active);
+        }
         self.active = change(self.active, MemberState::Active);
         self.done = change(self.done, MemberState::Done);
     }
@@ -211,7 +218,7 @@ impl Roster {
 
     /// Members that are there, or were until they had the image: as many as a start waits for.
     pub(super) const fn joined_count(&self) -> u32 {
-        self.active + self.done
+        self.active - self.unfit + self.done
     }
 
     pub(super) fn count(&self, state: MemberState) -> u32 {
@@ -281,6 +288,7 @@ impl Member {
             detached: false,
             slow: None,
             confirmed: false,
+            unfit: join.unfit,
             need_counter: 0,
             polls_unanswered: 0,
             polled_at: None,

@@ -220,6 +220,7 @@ pub(crate) fn join(number: u8) -> Message<'static> {
         key: [number; 16],
         have: false,
         mtu: false,
+        unfit: false,
         capabilities: 0,
         target_bytes: u64::MAX,
         memory_blocks: 64,

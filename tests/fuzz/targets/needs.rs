@@ -21,7 +21,7 @@ pub(super) fn run(octets: &[u8]) {
     let mut input = Input::new(octets);
     let mut table = Table::new(&mut input, true);
     for number in [0, 2, 4] {
-        table.join(number, true);
+        table.join(number, true, false);
     }
     table.pass(Duration::from_secs(1), 0);
     let mut asked: BTreeMap<u32, u64> = BTreeMap::new();

@@ -121,7 +121,10 @@ impl Table {
     fn step(&mut self, input: &mut Input<'_>) {
         match input.u8() % 16 {
             0..=2 => self.datagram(input),
-            3 | 4 => self.join(input.u8() % 16, input.chance()),
+            3 | 4 => {
+                let number = input.u8();
+                self.join(number % 16, input.chance(), number & 0x80 != 0);
+            }
             5..=8 => {
                 let need = self.need(input);
                 self.hear(host(input.u8() % 16), &Message::Need(need), 0);
@@ -175,13 +178,15 @@ impl Table {
         self.stranger = None;
     }
 
-    /// A host of this number asks to be let in; `have`: it has verified something.
-    pub(super) fn join(&mut self, number: u8, have: bool) {
+    /// A host of this number asks to be let in; `have`: it has verified something; `unfit`: it only
+    /// says that it cannot take part.
+    pub(super) fn join(&mut self, number: u8, have: bool, unfit: bool) {
         let join = Join {
             nonce: [number; 16],
             key: [number / 2; 16],
             have,
             mtu: false,
+            unfit,
             capabilities: 0,
             target_bytes: u64::MAX,
             memory_blocks: 64,

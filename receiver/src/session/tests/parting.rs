@@ -46,6 +46,52 @@ fn being_ejected_or_stopped_ends_it() {
 }
 
 #[test]
+fn who_cannot_take_part_is_let_in_to_say_why_and_asks_for_nothing() {
+    let mut table = unfit();
+    table.welcome();
+    table.run(Duration::from_millis(100));
+    let joins = table.sent.iter().filter_map(|message| match message {
+        Message::Join(join) => Some(join.unfit),
+        _ => None,
+    });
+    assert!(joins.clone().count() > 0 && joins.into_iter().all(|unfit| unfit));
+    let Some(Message::Done(done)) = table.sent.last() else { panic!("{:?}", table.sent) };
+    let told = (done.succeeded, done.error_code, done.text.as_str());
+    assert_eq!(told, (false, 7, "the disk is too small"));
+    assert!(!table.sent.iter().any(|message| matches!(message, Message::Need(_))));
+    assert_eq!(table.outcome(), None);
+    table.hear(Via::Unicast, Message::DoneAck(DoneAck::of(&[ME]).unwrap()));
+    assert_eq!(table.failure(), Failure::Driver);
+}
+
+#[test]
+fn who_cannot_take_part_goes_unheard_where_the_sender_does_not_let_it_in() {
+    let mut table = unfit();
+    table.run(Duration::from_secs(1));
+    assert_eq!(table.outcome(), None);
+    table.run(Duration::from_secs(2));
+    assert_eq!(table.failure(), Failure::Driver);
+    let mut table = unfit();
+    let nonce = table.sent.iter().rev().find_map(|message| match message {
+        Message::Join(join) => Some(join.nonce),
+        _ => None,
+    });
+    let refuse = Refuse { nonce: nonce.unwrap(), reason: RefuseReason::Full, mtu: 1500 };
+    table.hear(Via::Unicast, Message::Refuse(refuse));
+    assert_eq!(table.failure(), Failure::Driver, "its own words are worth more");
+}
+
+/// One that has chosen an offer, and whose disk is too small for that.
+fn unfit() -> Table {
+    let mut table = Table::new(|_| {});
+    table.offer(SESSION, "disk", 1);
+    table.run(Duration::from_millis(310));
+    table.session.handle_failure(table.now, 7, "the disk is too small");
+    table.run(Duration::from_millis(50));
+    table
+}
+
+#[test]
 fn a_sender_that_forgot_us_does_not_undo_the_flush() {
     let mut table = Table::receiving();
     table.receive_all();

@@ -106,6 +106,40 @@ fn with_those_who_are_done_alone_it_starts_and_ends_when_it_is_told_to_or_has_wa
 }
 
 #[test]
+fn who_joins_only_to_say_that_it_cannot_take_part_is_told_of_and_starts_nothing() {
+    let mut table = Table::new(|_| {});
+    let address = SocketAddr::from(([10, 0, 0, 9], 4000));
+    let Message::Join(join) = join(9) else { panic!() };
+    table.hear(address, &Message::Join(Join { unfit: true, ..join }));
+    let id = table.welcomes().last().unwrap().receiver;
+    table.run(LONG);
+    assert!(!table.session.handle_start(table.now), "there is nobody to start with");
+    let done = Done {
+        receiver: id,
+        succeeded: false,
+        image: ImageId([0; 32]),
+        bytes_written: 0,
+        seconds: 0,
+        refetched_blocks: 0,
+        error_code: 7,
+        text: "the disk is too small".into(),
+    };
+    table.hear(address, &Message::Done(done));
+    table.run(LONG);
+    let status = table.session.status();
+    assert_eq!((status.state, status.active, status.gone), (SenderState::Gathering, 0, 1));
+    let member = table.session.member(id).unwrap();
+    let words = member.done.as_ref().map(|done| done.text.as_str());
+    assert_eq!((member.state, words), (MemberState::Failed, Some("the disk is too small")));
+    assert_eq!(table.events, [Event::Changed(id)]);
+    let node = table.join(1);
+    assert_eq!(table.state(), SenderState::Sending);
+    table.finish(node, IMAGE);
+    table.run(Duration::from_secs(20));
+    assert_eq!(table.outcome(), Some(Outcome::Ended { expected: 2, done: 1 }));
+}
+
+#[test]
 fn it_gives_up_when_nobody_comes() {
     let mut table = Table::new(|_| {});
     table.run(Duration::from_secs(29));
