@@ -10,6 +10,7 @@ use super::World;
 use crate::{
     config::{LinkConfig, Loss, ReceiverConfig, SenderConfig, When, Window, WorldConfig},
     receiver_node::ReceiverNode,
+    sender_node::SenderNode,
 };
 
 impl World {
@@ -28,12 +29,16 @@ impl World {
         }
     }
 
-    /// END: nobody who takes part may be without the image.
+    /// END: nobody who takes part may be without the image; who was sent away may not know it yet.
     pub(super) fn check_farewell(&mut self, sender: usize) {
-        let id = self.senders[sender].id;
+        let SenderNode { id, session, .. } = &self.senders[sender];
+        let sent_away = |node: &ReceiverNode| {
+            let mut dropped = session.members().filter(|it| it.state == MemberState::Dropped);
+            dropped.any(|it| it.address == node.address)
+        };
         let lacking = self.receivers.iter().find(|node| {
-            let member = node.session_id() == Some(id) && node.welcomed && !node.gave_up;
-            node.is_up() && member && !node.flushed
+            let member = node.session_id() == Some(*id) && node.welcomed && !node.gave_up;
+            node.is_up() && member && !node.flushed && !sent_away(node)
         });
         if let Some(node) = lacking {
             let text = format!("END while {} lacks blocks", node.address);
