@@ -86,6 +86,14 @@ impl Console {
         }
     }
 
+    /// A line for scripts, on standard output. Where it cannot be written people are told so: what
+    /// has been done is done.
+    pub fn result(&self, text: &str) {
+        if let Err(error) = writeln!(io::stdout(), "{text}") {
+            self.say(&format!("cannot write to standard output: {error}: {text}"));
+        }
+    }
+
     /// Takes the changing line away.
     pub fn clear(&self) {
         if let Shows::Line(bar) = &self.shows {

@@ -64,7 +64,7 @@ impl Report {
         self.sent_bytes = bytes - zero_bytes;
         self.blocks = layout.blocks();
         self.waited_since = Some(crate::driver::now());
-        println!("image {image} {name} {bytes} bytes");
+        self.console.result(&format!("image {image} {name} {bytes} bytes"));
         let blocks = zero.len();
         let zeroes = match zero.count() {
             0 => String::new(),
@@ -245,7 +245,7 @@ impl Report {
         let mut members: Vec<&Member> = session.members().collect();
         members.sort_by_key(|member| (rank(member.state), Reverse(self.elapsed(member))));
         for line in self.table(now, &members) {
-            println!("{line}");
+            self.console.result(&line);
         }
         if let Some((begun, all)) = session.status().pass {
             let text = format!(

@@ -119,6 +119,9 @@ impl Roster {
             return Admission::Known(*id);
         }
         if self.members.len() >= MEMBERS_MAX {
+            self.forget_phantoms();
+        }
+        if self.members.len() >= MEMBERS_MAX {
             return Admission::Full;
         }
         if !self.half_open.has_room(from.ip()) {
@@ -136,6 +139,16 @@ impl Roster {
             self.set_state(old, MemberState::Ejected);
         }
         Admission::New { id, replaced }
+    }
+
+    /// Makes room: whoever was welcomed, never said anything and is gone may never have been there,
+    /// as with JOINs that somebody forges with ever new nonces.
+    fn forget_phantoms(&mut self) {
+        let is_gone = |state| matches!(state, MemberState::Ejected | MemberState::Lost);
+        self.members.retain(|_, it| !is_gone(it.state) || it.heard_at > it.joined_at);
+        let members = &self.members;
+        self.by_nonce.retain(|_, id| members.contains_key(id));
+        self.by_key.retain(|_, id| members.contains_key(id));
     }
 
     /// Notes a sign of life; returns whether it had been lost.

@@ -216,6 +216,27 @@ fn at_most_16384_receivers_and_1024_half_open_ones() {
 }
 
 #[test]
+fn joins_of_ever_new_runs_of_one_receiver_do_not_fill_the_table() {
+    let mut table = Table::new(|config| config.receivers_min = 20_000);
+    let first = table.join(1);
+    let echo_micros = table.session.clock.micros(table.now);
+    table.hear(first.address, &need(first.id, echo_micros, &[]));
+    let Message::Join(any) = join(2) else { panic!() };
+    for number in 0..u32::try_from(MEMBERS_MAX).unwrap() + 10 {
+        let mut nonce = [1; 16];
+        nonce[..4].copy_from_slice(&number.to_be_bytes());
+        table.now += Duration::from_millis(1);
+        let address = SocketAddr::from(([10, 0, 0, 2], 4000));
+        table.hear(address, &Message::Join(Join { nonce, ..any.clone() }));
+        table.sent.clear();
+    }
+    let other = table.join(3);
+    let there: Vec<_> = table.session.members().map(|member| member.id).collect();
+    assert!(there.contains(&first.id) && there.contains(&other.id), "{} members", there.len());
+    assert!(there.len() < MEMBERS_MAX, "{} members", there.len());
+}
+
+#[test]
 fn joins_in_masses_from_one_host_keep_no_other_out_and_are_no_matter_of_mtu() {
     let mut table = Table::new(|config| config.receivers_min = 20_000);
     let host = |number: u32| SocketAddr::from((std::net::Ipv4Addr::from(number), 4000));
