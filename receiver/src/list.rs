@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    io::{self, Write},
     time::{Duration, Instant},
 };
 
@@ -23,19 +24,23 @@ use crate::{
 /// Listens as `config` says and prints what it heard.
 ///
 /// # Errors
-/// If the interface or its sockets cannot be used.
+/// If the interface or its sockets cannot be used, or standard output takes nothing.
 pub fn run(config: &ListConfig) -> Result<(), Error> {
     let rendezvous = config.network.rendezvous;
     let interface = sockets::interface(&config.network)?;
     let offers = sockets::event_loop()?.block_on(listen(config, interface))?;
-    if config.is_json {
-        println!("{}", json(&offers));
-    } else if offers.is_empty() {
+    if offers.is_empty() && !config.is_json {
         eprintln!("nothing is on offer at {rendezvous}");
-    } else {
-        print_table(&offers);
+        return Ok(());
     }
-    Ok(())
+    let text = if config.is_json { json(&offers).to_string() } else { table(&offers) };
+    match writeln!(io::stdout(), "{text}") {
+        // Whoever reads it has read enough.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        written => {
+            written.map_err(|source| Error::System { action: "write to standard output", source })
+        }
+    }
 }
 
 type Offers = BTreeMap<SessionId, (std::net::IpAddr, Announce)>;
@@ -87,13 +92,13 @@ fn question(config: &ListConfig) -> Transmit {
     }
 }
 
-fn print_table(offers: &Offers) {
-    println!(
+fn table(offers: &Offers) -> String {
+    let head = format!(
         "{:<24} {:>10} {:<15} {:<9} {:<11} image",
         "name", "size", "sender", "state", "receivers"
     );
-    for (sender, offer) in offers.values() {
-        println!(
+    let rows = offers.values().map(|(sender, offer)| {
+        format!(
             "{:<24} {:>10} {:<15} {:<9} {:<11} {}",
             offer.name.to_string(),
             ByteSize(offer.layout.bytes()).to_string(),
@@ -101,8 +106,9 @@ fn print_table(offers: &Offers) {
             state(offer.state),
             receivers(offer),
             offer.image
-        );
-    }
+        )
+    });
+    std::iter::once(head).chain(rows).collect::<Vec<_>>().join("\n")
 }
 
 /// Who is there, or where nobody can say so, which pass of how many it is.

@@ -285,7 +285,8 @@ impl Report {
         let seconds = now.saturating_duration_since(self.began_at).as_secs_f64();
         let (image, name) = (offer.announce.image, &offer.announce.name);
         let bytes = offer.announce.layout.bytes();
-        println!("verified {image} {name} {bytes} bytes in {seconds:.1} s");
+        let text = format!("verified {image} {name} {bytes} bytes in {seconds:.1} s");
+        self.console.result(&text);
         if found_blocks > 0 {
             // Zero blocks are made, whatever was there.
             let data_blocks = offer.announce.layout.blocks().saturating_sub(self.zero_blocks);

@@ -85,9 +85,13 @@ impl Stage {
 
     /// Starts `imgcast-receiver list`.
     pub(crate) fn list(&self, options: &[&str]) -> Process {
+        self.start("list", self.lister(options))
+    }
+
+    pub(crate) fn lister(&self, options: &[&str]) -> Command {
         let mut command = self.program(&programs().receiver);
         command.arg("list").args(options);
-        self.start("list", command)
+        command
     }
 
     pub(crate) fn start(&self, name: &str, command: Command) -> Process {

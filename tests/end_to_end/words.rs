@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use imgcast_tests::process::Process;
 use serde_json::Value;
 
-use crate::stage::{BLOCK, DEADLINE, Stage, image_id, random};
+use crate::stage::{BLOCK, DEADLINE, Stage, assert_holds, image_id, random, under};
 
 #[test]
 fn both_ends_say_what_they_wait_for() {
@@ -127,6 +127,29 @@ fn a_list_of_nothing_is_empty() {
     let mut json = stage.list(&["--wait", "0.2", "--json"]);
     json.succeed(DEADLINE);
     assert_eq!(json.stdout(), "{\"offers\":[],\"v\":1}\n");
+}
+
+#[test]
+fn standard_output_that_takes_nothing_is_told_of_and_no_transfer_hangs_on_it() {
+    let stage = Stage::new();
+    let octets = random(BLOCK + 1);
+    let path = stage.image("image", &octets);
+    let full = |command: &_| under("exec \"$0\" \"$@\" >/dev/full", command);
+    let mut receiver = stage.start("receiver", full(&stage.receiver(&stage.output("copy"), &[])));
+    let mut sender = stage.start("sender", full(&stage.sender(&path, &[])));
+    receiver.succeed(DEADLINE);
+    sender.succeed(DEADLINE);
+    assert_holds(&stage.output("copy"), &octets);
+    for (process, line) in [(&receiver, "verified "), (&sender, "image ")] {
+        let words = format!(
+            "cannot write to standard output: No space left on device (os error 28): {line}"
+        );
+        assert!(process.stderr().contains(&words), "{}", process.output());
+    }
+    let mut list = stage.start("list", full(&stage.lister(&["--json", "--wait", "0.2"])));
+    list.exit_with(1, DEADLINE);
+    let words = "error[system]: cannot write to standard output: No space left on device";
+    assert!(list.stderr().starts_with(words), "{}", list.output());
 }
 
 /// The rows of the table at a sender's end.
