@@ -59,6 +59,25 @@ fn of_an_image_that_all_hold_but_for_a_fiftieth_a_fiftieth_is_sent() {
 }
 
 #[test]
+fn who_finds_out_first_what_it_lacks_asks_for_all_and_nothing_is_sent_twice() {
+    let reports = all_done(|seed| {
+        let mut config = WorldConfig::small(seed, 4).each_receiver(|number, receiver| {
+            receiver.resumes = true;
+            receiver.old_image_changed_every = Some(20);
+            // Twenty blocks later than the one before it asks: long after what that got.
+            receiver.search_per_block = Duration::from_millis(1 + number as u64);
+        });
+        config.images[0].bytes = 400 * 2048;
+        config
+    });
+    for report in reports {
+        // Blocks of 32 symbols, of which 20 differ.
+        let sent = report.group_symbols + report.unicast_symbols;
+        assert!((20 * 32..21 * 32).contains(&sent), "{sent} symbols: {report}");
+    }
+}
+
+#[test]
 fn killed_while_it_looks_for_an_old_image_a_receiver_looks_again() {
     for seed in 0..20 {
         let mut config = WorldConfig::small(seed, 1).each_receiver(|_, receiver| {

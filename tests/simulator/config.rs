@@ -151,6 +151,8 @@ pub struct ReceiverConfig {
     pub resumes: bool,
     /// What its target holds at first: the image, but for each so many-th block.
     pub old_image_changed_every: Option<u32>,
+    /// How long it takes to hash a block that may be there.
+    pub search_per_block: Duration,
 }
 
 /// One direction of a receiver's link.
@@ -334,6 +336,8 @@ impl Default for ReceiverConfig {
             restart_after: None,
             resumes: false,
             old_image_changed_every: None,
+            // A block is read and hashed about as fast as it is sent.
+            search_per_block: Duration::from_millis(1),
         }
     }
 }

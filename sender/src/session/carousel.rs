@@ -27,6 +27,8 @@ pub(super) struct Carousel {
     sendable: BitSet,
     /// Blocks that are owed a whole turn.
     whole: BitSet,
+    /// Blocks of which symbols went to the group since a receiver joined that holds some blocks.
+    sent_to_all: BitSet,
     cursor: u32,
     counters: Vec<Counters>,
     active: BTreeMap<u32, Active>,
@@ -92,6 +94,7 @@ impl Carousel {
             layout,
             sendable,
             whole: BitSet::new(blocks),
+            sent_to_all: BitSet::new(blocks),
             cursor: 0,
             counters: vec![Counters::default(); blocks as usize],
             active: BTreeMap::new(),
@@ -113,6 +116,18 @@ impl Carousel {
         for (block, _) in running.filter(|(block, _)| !before.contains(**block)) {
             self.whole.remove(*block);
         }
+    }
+
+    /// A receiver that holds some blocks says what it lacks when it has found that out.
+    pub(super) fn expect_needs(&mut self) {
+        if !self.sent_to_all.is_empty() {
+            self.sent_to_all = BitSet::new(self.layout.blocks());
+        }
+    }
+
+    /// Whether everybody who may lack a block could hear symbols of it.
+    pub(super) fn was_sent_to_all(&self, block: u32) -> bool {
+        self.sent_to_all.contains(block)
     }
 
     /// The first block from `block` on that is not owed a whole turn.
@@ -253,6 +268,7 @@ impl Carousel {
 
     /// Symbols of a running turn leave for the group at `at`.
     pub(super) fn note_sent(&mut self, block: u32, count: u32, at: Instant) {
+        self.sent_to_all.insert(block);
         let Some(active) = self.active.get_mut(&block) else { return };
         active.remaining = active.remaining.saturating_sub(count);
         if active.sent.len() >= SENT_RUNS_MAX {

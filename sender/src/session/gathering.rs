@@ -132,7 +132,9 @@ impl Session {
     fn take_in(&mut self, now: Instant, join: &Join, id: ReceiverId) {
         self.first_join_at = self.first_join_at.or(Some(now));
         self.index.owe_all();
-        if !join.have {
+        if join.have {
+            self.image.expect_needs();
+        } else {
             self.image.owe_all();
             self.closing.is_wanted = true;
         }

@@ -193,7 +193,8 @@ impl Session {
         }
     }
 
-    /// Whether nobody but this receiver needs the block, and nothing new waits for the group.
+    /// Whether nobody but this receiver needs the block, and nothing new waits for the group. Of a
+    /// block that the group has not been sent others may have to find out yet that they lack it.
     fn is_for_one(
         &mut self,
         now: Instant,
@@ -212,7 +213,8 @@ impl Session {
             Reporters::One(one) => one != id,
             Reporters::Many => true,
         };
-        let settled = carousel.last_sent(block.number).is_none_or(|at| now >= at + settling);
+        let settled = carousel.was_sent_to_all(block.number)
+            && carousel.last_sent(block.number).is_none_or(|at| now >= at + settling);
         !others && !carousel.is_planned(block.number) && (alone || settled)
     }
 }

@@ -106,7 +106,7 @@ impl ReceiverNode {
             let claims = store.begin_search();
             self.session.handle_claims(&claims);
             for (block, place) in claims.iter().zip(1..) {
-                let wait = SEARCH_PER_BLOCK * place + self.thinking_time();
+                let wait = self.config.search_per_block * place + self.thinking_time();
                 self.task_after(around, wait, Task::Searched { block });
             }
         }
@@ -248,7 +248,5 @@ impl ReceiverNode {
 /// The first blocks say nothing about the thousandth.
 const KNOWN_BLOCKS_MIN: u32 = 16;
 const DRAIN_TOLD_EVERY: Duration = Duration::from_millis(200);
-/// A block is read and hashed about as fast as it is sent.
-const SEARCH_PER_BLOCK: Duration = Duration::from_millis(1);
 /// A decode or a hash takes some hundred microseconds, and waits for others.
 const THINKING_MICROS_MAX: u64 = 2_000;

@@ -91,6 +91,35 @@ fn needs_of_a_lone_receiver_are_answered_by_unicast_when_nothing_is_new() {
 }
 
 #[test]
+fn what_the_group_was_never_sent_goes_to_all_whoever_finds_out_first_that_it_is_lacking() {
+    let mut table = Table::new(|config| config.receivers_min = 2);
+    let nodes = [table.join_again(1), table.join_again(2)];
+    table.run(LONG);
+    let destinations = |table: &Table, from: usize| -> Vec<(u32, bool)> {
+        let of_image = table.bursts[from..].iter().filter(|it| it.block.stream == Stream::Image);
+        of_image.map(|it| (it.block.number, it.to == Destination::Group)).collect()
+    };
+    table.need(nodes[0], &[BlockRange::one(7, WHOLE)]);
+    table.run(LONG);
+    assert!(destinations(&table, 0).iter().all(|it| *it == (7, true)), "the other may need it");
+    assert_eq!(table.symbols_of(7, 0), 16);
+
+    let before = table.bursts.len();
+    table.need(nodes[1], &[BlockRange::one(7, 2)]);
+    table.run(LONG);
+    assert!(destinations(&table, before).iter().all(|it| *it == (7, false)), "all have heard it");
+    assert_eq!(table.symbols_of(7, before), 3);
+
+    let before = table.bursts.len();
+    let late = [table.join_again(3), table.join_again(4)];
+    table.need(late[0], &[BlockRange::one(7, WHOLE)]);
+    table.run(LONG);
+    let to_all = destinations(&table, before);
+    assert!(to_all.iter().all(|it| *it == (7, true)), "another late one may need it");
+    assert_eq!(table.symbols_of(7, before), 16);
+}
+
+#[test]
 fn a_need_beyond_the_image_or_for_a_zero_block_changes_nothing() {
     let mut table = Table::new(|_| {});
     let node = table.join(1);
