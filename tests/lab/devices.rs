@@ -55,6 +55,11 @@ impl LoopDevice {
     pub(crate) fn with(file: &Path, mib: u64, options: &[&str]) -> Result<Self, String> {
         let length = File::create(file).and_then(|file| file.set_len(mib << 20));
         length.map_err(|e| format!("{}: {e}", file.display()))?;
+        Self::on(file, options)
+    }
+
+    /// Attaches the first free device to a file that is there, with options of losetup.
+    pub(crate) fn on(file: &Path, options: &[&str]) -> Result<Self, String> {
         let command = [&["losetup", "--find", "--show"], options, &[text(file)]].concat();
         run(&command).map(|name| Self(name.trim().into()))
     }

@@ -38,21 +38,31 @@ pub(crate) fn printed_image_id(output: &str) -> Option<String> {
         .map(str::to_ascii_lowercase)
 }
 
-/// Checks the last partition of a disk image, its root file system, as Debian itself would.
+/// Where the last partition of a disk image, its root file system, begins and how long it is, in
+/// octets.
 ///
 /// # Errors
 ///
-/// What `sfdisk` or `e2fsck` said.
-pub(crate) fn check_root_file_system(disk: &Path, scratch: &Scratch) -> Result<(), String> {
+/// What `sfdisk` said.
+pub(crate) fn root_partition(disk: &Path) -> Result<(u64, u64), String> {
     let table = run(&["sfdisk", "--json", text(disk)])?;
     let table: serde_json::Value = serde_json::from_str(&table).map_err(|e| e.to_string())?;
     let partitions = table["partitiontable"]["partitions"].as_array();
     let root = partitions.and_then(|all| all.last()).ok_or("no partitions")?;
     let sectors = |field: &str| root[field].as_u64().ok_or(format!("no {field}: {root}"));
+    Ok((sectors("start")? * SECTOR_BYTES, sectors("size")? * SECTOR_BYTES))
+}
+
+/// Checks the root file system of a disk image as Debian itself would.
+///
+/// # Errors
+///
+/// What `sfdisk` or `e2fsck` said.
+pub(crate) fn check_root_file_system(disk: &Path, scratch: &Scratch) -> Result<(), String> {
+    let (start, octets) = root_partition(disk)?;
     let (input, copy) = (format!("if={}", text(disk)), scratch.path("root.ext4"));
-    let (output, skip) = (format!("of={}", text(&copy)), sectors("start")? * SECTOR_BYTES);
-    let (skip, count) = (format!("skip={skip}"), sectors("size")? * SECTOR_BYTES);
-    let count = format!("count={count}");
+    let (output, skip) = (format!("of={}", text(&copy)), format!("skip={start}"));
+    let count = format!("count={octets}");
     let flags = ["bs=1M", "iflag=skip_bytes,count_bytes", "conv=sparse", "status=none"];
     run(&[&["dd", &input, &output, &skip, &count], flags.as_slice()].concat())?;
     run(&["e2fsck", "-fn", text(&copy)]).map(drop)

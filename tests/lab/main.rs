@@ -9,6 +9,7 @@ mod bench;
 mod broken;
 mod crowd;
 mod devices;
+mod differential;
 mod failing;
 mod image;
 mod loss;
