@@ -363,6 +363,15 @@ impl Window {
 }
 
 impl Loss {
+    /// So many of a million in the long run, in bursts that take `length` datagrams on average.
+    #[must_use]
+    pub fn in_bursts(length: u32, ppm: u32) -> Self {
+        let leave_ppm = 1_000_000 / length;
+        let enter = u64::from(leave_ppm) * u64::from(ppm) / u64::from(1_000_000 - ppm);
+        let enter_ppm = u32::try_from(enter).unwrap_or(u32::MAX);
+        Self::Bursts { enter_ppm, leave_ppm, loss_ppm: 1_000_000 }
+    }
+
     /// The share that is lost in the long run, in parts of a million.
     #[must_use]
     pub fn mean_ppm(&self) -> u32 {
