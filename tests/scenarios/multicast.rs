@@ -1,6 +1,6 @@
 //! Multicast that does not work, for one or for all, from the start or later.
 
-use std::time::Duration;
+use std::{ops::Range, time::Duration};
 
 use imgcast_tests::{Ending, ImageConfig, Loss, RackConfig, Report, Window, World, WorldConfig};
 
@@ -57,15 +57,30 @@ fn multicast_that_dies_on_the_way_is_replaced() {
 
 #[test]
 fn multicast_that_comes_back_is_used_again() {
-    all_done(|seed| {
+    let reports = all_done(|seed| {
         let mut config = deaf(seed, Duration::from_millis(700), 6).each_receiver(|_, receiver| {
             for window in &mut receiver.down.multicast_cuts {
-                window.until = Duration::from_secs(4);
+                window.until = BACK;
             }
         });
+        // By multicast this takes six seconds, by unicast to each of the six half a minute.
+        config.images[0].bytes *= 8;
         config.senders[0].rate_max = 1_000_000;
         config
     });
+    for report in reports {
+        let by_unicast = |during: Range<Duration>| {
+            let sent = || report.sent.iter().filter(|it| during.contains(&it.at));
+            let alone: u64 = sent().filter(|it| it.by_unicast).map(|it| it.symbols).sum();
+            alone as f64 / sent().map(|it| it.symbols).sum::<u64>() as f64
+        };
+        let cut_off = by_unicast(BACK - Duration::from_secs(2)..BACK);
+        let again = by_unicast(BACK + USED_AGAIN..report.done_at);
+        println!("seed {}: {cut_off:.3} by unicast, then {again:.3}", report.seed);
+        assert!(cut_off > 0.99, "{cut_off}: {report}");
+        // What they asked for last meanwhile is still sent, beside what the group is.
+        assert!(again < UNICAST_BESIDE_MAX, "{again}: {report}");
+    }
 }
 
 #[test]
@@ -133,6 +148,12 @@ fn hurts_nobody(name: &str, with: &Report, without: &Report, hears: impl Fn(usiz
     assert!(with.unicast_beside_ppm <= 80_000, "{name}: {} ppm", with.unicast_beside_ppm);
 }
 
+/// When multicast comes back.
+const BACK: Duration = Duration::from_secs(4);
+/// It has to be heard for two seconds before a receiver says so.
+const USED_AGAIN: Duration = Duration::from_secs(3);
+/// More of the rate never goes to single receivers while the group is owed anything.
+const UNICAST_BESIDE_MAX: f64 = 0.08;
 /// Two seconds at 1 Gbit/s.
 const BLOCKS: u64 = 224;
 /// Receivers in one.

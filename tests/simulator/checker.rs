@@ -13,7 +13,7 @@ use imgcast_sender::session::{Burst, Destination};
 
 use crate::{
     receiver_node::is_source,
-    report::{Asked, Violation},
+    report::{Asked, Sent, Violation},
 };
 
 /// What was seen so far.
@@ -28,6 +28,8 @@ pub(crate) struct Checker {
     pub(crate) asked: Vec<Asked>,
     /// GRTTs that senders announced, and since when.
     pub(crate) grtts: Vec<(Duration, Duration)>,
+    /// Every burst of symbols.
+    pub(crate) sent: Vec<Sent>,
     /// When a source symbol of the image went to the group last …
     pub(crate) last_source_at: Duration,
     /// … and what the world had cost by then.
@@ -139,7 +141,9 @@ impl Checker {
     /// Nobody sends symbols without saying what is planned.
     pub(crate) fn on_burst(&mut self, at: Duration, session: SessionId, burst: &Burst) {
         let symbols = u64::from(burst.count);
-        if burst.to != Destination::Group {
+        let by_unicast = burst.to != Destination::Group;
+        self.sent.push(Sent { at, symbols, by_unicast });
+        if by_unicast {
             self.counts.unicast_symbols += symbols;
             return;
         }

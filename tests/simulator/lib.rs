@@ -36,7 +36,7 @@ pub use config::{
 };
 pub use imgcast_sender::session::SlowReceivers;
 pub use planted::PlantedBug;
-pub use report::{Asked, Ending, ReceiverReport, Report, Violation};
+pub use report::{Asked, Ending, ReceiverReport, Report, Sent, Violation};
 pub use store::WINDOW_BLOCKS;
 pub use world::World;
 

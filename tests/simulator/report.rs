@@ -31,6 +31,8 @@ pub struct Report {
     /// Of the symbols that were sent until the last source symbol had gone to the group those by
     /// unicast, in parts of a million.
     pub unicast_beside_ppm: u64,
+    /// Every burst of symbols, of the image and of the index.
+    pub sent: Vec<Sent>,
     /// Octets of the symbols of the image that were sent to the group, over those of the image,
     /// in parts of a million.
     pub overhead_ppm: u64,
@@ -76,6 +78,17 @@ pub struct Asked {
     pub receiver: usize,
     /// What was asked for.
     pub ranges: Vec<BlockRange>,
+}
+
+/// A burst of symbols.
+#[derive(Clone, Copy, Debug)]
+pub struct Sent {
+    /// When it left.
+    pub at: Duration,
+    /// How many there were.
+    pub symbols: u64,
+    /// Whether they went to a single receiver.
+    pub by_unicast: bool,
 }
 
 /// One run of one receiver.

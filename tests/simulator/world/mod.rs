@@ -278,6 +278,7 @@ impl World {
             group_symbols: counts.group_symbols - counts.index_symbols,
             unicast_symbols: counts.unicast_symbols,
             unicast_beside_ppm: self.around.checker.at_last_source.unicast_ppm(),
+            sent: self.around.checker.sent,
             overhead_ppm: octets * 1_000_000 / layout.bytes(),
             needs: counts.needs,
             asked: self.around.checker.asked,
