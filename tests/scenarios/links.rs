@@ -180,6 +180,7 @@ fn found_after(report: &Report, link: u64) -> f64 {
 const MEGABIT: u64 = 1_000_000;
 /// What links in the network carry, in Mbit/s; the sender's interface claims at least 10 Gbit/s.
 const LINKS: [u64; 4] = [20, 100, 1_000, 10_000];
+/// Not 10 Gbit/s: six pairs of transfers of 6 s there take more than 90 s of processor time.
 pub(crate) const LINKS_SHARED: [u64; 3] = [20, 100, 1_000];
 /// Of a port of a switch …
 pub(crate) const QUEUE: u64 = 512 << 10;
