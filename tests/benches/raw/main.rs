@@ -8,8 +8,21 @@
 //!
 //! Both ends print one line of JSON. The first octets of each datagram number it; the sender's
 //! last datagrams say how many there were.
+//!
+//! With an image in the place of random octets it does the work that every transfer has to do, and
+//! no more:
+//!
+//! ```text
+//!  send-image: one thread reads a block, hashes it, sums up and sends its datagrams ──► group
+//!  receive-image: one thread reads batches ──► another checks and copies each datagram, hashes
+//!                                              and writes each block ──► sender
+//! ```
+//!
+//! All that comes back is how much is written, so that no datagram comes when there is no room
+//! for it: those would cost time and be of no use. What is lost all the same ends both.
 #![expect(clippy::disallowed_methods, reason = "a measurement reads the clock")]
 
+mod image;
 mod receive;
 mod send;
 
@@ -39,6 +52,10 @@ enum Role {
     Send(send::Options),
     /// Count what arrives until the sender says it is over
     Receive(receive::Options),
+    /// Send an image to one receiver
+    SendImage(image::SendOptions),
+    /// Write the image that arrives
+    ReceiveImage(image::ReceiveOptions),
 }
 
 /// What both ends are told.
@@ -78,6 +95,8 @@ fn main() -> ExitCode {
     let done = match Args::parse().role {
         Role::Send(options) => send::run(&options),
         Role::Receive(options) => receive::run(&options),
+        Role::SendImage(options) => image::send(&options),
+        Role::ReceiveImage(options) => image::receive(&options),
     };
     match done {
         Ok(json) => {

@@ -1,6 +1,7 @@
 //! The receiving end: one thread reads, as in the receiver, and one works.
 
 use std::error::Error;
+use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::thread;
@@ -41,7 +42,31 @@ enum Work {
 
 /// Counts until the sender says it is over.
 pub(super) fn run(options: &Options) -> Result<serde_json::Value, Box<dyn Error>> {
-    let path = &options.path;
+    let mut counts = Counts::new(options.work);
+    let socket = read(&options.path, options.timeout, |batch| {
+        counts.take(batch);
+        Ok(if counts.end.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+    })?;
+    let mut json = counts.report();
+    json["offload"] = socket.coalesces.into();
+    json["receive_buffer_bytes"] = socket.buffer_octets.into();
+    Ok(json)
+}
+
+/// What the socket turned out to be.
+pub(super) struct SocketFacts {
+    /// Whether the kernel joined datagrams.
+    pub(super) coalesces: bool,
+    /// How much may wait to be read.
+    pub(super) buffer_octets: usize,
+}
+
+/// Reads the group in a thread of its own, and hands `take` what arrives until that breaks off.
+pub(super) fn read(
+    path: &Path,
+    timeout: Seconds,
+    mut take: impl FnMut(&Batch) -> Result<ControlFlow<()>, Box<dyn Error>>,
+) -> Result<SocketFacts, Box<dyn Error>> {
     let interface = path.interface()?;
     let layout = match path.offload() {
         Offload::IfAvailable => BatchLayout::COALESCED,
@@ -53,7 +78,6 @@ pub(super) fn run(options: &Options) -> Result<serde_json::Value, Box<dyn Error>
     let coalesces = receiver.coalesces();
     let (arrivals, queue) = sync_channel(ARRIVALS_MAX);
     let over = AtomicBool::new(false);
-    let mut counts = Counts::new(options.work);
     thread::scope(|scope| -> Result<(), Box<dyn Error>> {
         scope.spawn(|| {
             let arrivals = arrivals;
@@ -68,24 +92,23 @@ pub(super) fn run(options: &Options) -> Result<serde_json::Value, Box<dyn Error>
                 }
             }
         });
-        let worked = loop {
-            match queue.recv_timeout(options.timeout.0) {
-                Ok(batch) => counts.take(&batch),
-                Err(RecvTimeoutError::Timeout) => break Err("nothing arrives".into()),
-                Err(RecvTimeoutError::Disconnected) => break Err("the socket broke".into()),
-            }
-            if counts.end.is_some() {
-                break Ok(());
+        let taken = loop {
+            let taken = match queue.recv_timeout(timeout.0) {
+                Ok(batch) => take(&batch),
+                Err(RecvTimeoutError::Timeout) => Err("nothing arrives".into()),
+                Err(RecvTimeoutError::Disconnected) => Err("the socket broke".into()),
+            };
+            match taken {
+                Ok(ControlFlow::Continue(())) => {}
+                Ok(ControlFlow::Break(())) => break Ok(()),
+                Err(error) => break Err(error),
             }
         };
         over.store(true, Ordering::Relaxed);
         drop(queue);
-        worked
+        taken
     })?;
-    let mut json = counts.report();
-    json["offload"] = coalesces.into();
-    json["receive_buffer_bytes"] = grant.granted_bytes.into();
-    Ok(json)
+    Ok(SocketFacts { coalesces, buffer_octets: grant.granted_bytes })
 }
 
 /// What has arrived.
@@ -167,7 +190,7 @@ impl Counts {
 }
 
 /// The number at one of the first places of a datagram.
-fn number(datagram: &[u8], place: usize) -> Option<u64> {
+pub(super) fn number(datagram: &[u8], place: usize) -> Option<u64> {
     let octets = datagram.chunks_exact(8).nth(place)?;
     octets.try_into().ok().map(u64::from_be_bytes)
 }

@@ -77,7 +77,8 @@ pub(super) fn run(options: &Options) -> Result<serde_json::Value, Box<dyn Error>
     Ok(json)
 }
 
-fn head(numbers: [u64; 3]) -> [u8; DATA_HEAD_LEN] {
+/// A head that begins with these.
+pub(super) fn head(numbers: [u64; 3]) -> [u8; DATA_HEAD_LEN] {
     let mut head = [0; DATA_HEAD_LEN];
     for (place, number) in head.chunks_exact_mut(8).zip(numbers) {
         place.copy_from_slice(&number.to_be_bytes());
@@ -86,9 +87,9 @@ fn head(numbers: [u64; 3]) -> [u8; DATA_HEAD_LEN] {
 }
 
 /// As many as the sender's session hands out at once.
-const BURST_DATAGRAMS: usize = 44;
+pub(super) const BURST_DATAGRAMS: usize = 44;
 /// As the sender's where it does not know the link.
-const SEND_BUFFER: usize = 4 << 20;
+pub(super) const SEND_BUFFER: usize = 4 << 20;
 /// Octets that UDP, IPv4 and Ethernet add, preamble, FCS and gap included.
 const FRAMING: usize = 8 + 20 + 38;
 /// What was missed longer ago is not made up for, as in the sender's pacer.
