@@ -40,6 +40,8 @@ pub(crate) enum Value {
 pub(crate) enum Bound {
     AtLeast(f64),
     AtMost(f64),
+    /// Whatever it is: it says what the machine allows.
+    Any,
 }
 
 /// The outcomes of one repetition by the name of their case.
@@ -52,10 +54,12 @@ impl Check {
         sorted(values.collect())
     }
 
-    pub(crate) fn is_met(&self, value: f64) -> bool {
+    pub(crate) fn verdict(&self, value: f64) -> &'static str {
         match self.bound {
-            Bound::AtLeast(least) => value >= least,
-            Bound::AtMost(most) => value <= most,
+            Bound::AtLeast(least) if value >= least => "met",
+            Bound::AtMost(most) if value <= most => "met",
+            Bound::AtLeast(_) | Bound::AtMost(_) => "MISSED",
+            Bound::Any => "measured",
         }
     }
 
@@ -64,6 +68,7 @@ impl Check {
         let (sign, number) = match self.bound {
             Bound::AtLeast(number) => ("≥", number),
             Bound::AtMost(number) => ("≤", number),
+            Bound::Any => return self.value.words(),
         };
         format!("{} {sign} {}", self.value.words(), self.value.format(number))
     }

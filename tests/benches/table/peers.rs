@@ -17,6 +17,8 @@ pub(crate) enum Peer {
     Imgcast { sender: &'static [&'static str], receiver: &'static [&'static str] },
     /// Random octets without a protocol, over IPv4.
     Raw,
+    /// The image without a protocol, over IPv4, to one receiver.
+    RawImage,
     /// udpcast in its usual mode: full duplex, slices acknowledged by all.
     Udpcast,
     /// UFTP: passes over the file, each sends what was reported missing.
@@ -69,7 +71,7 @@ impl Peer {
 
     pub(crate) const fn done(self) -> Done {
         match self {
-            Self::Imgcast { .. } | Self::Raw => Done::Exited,
+            Self::Imgcast { .. } | Self::Raw | Self::RawImage => Done::Exited,
             Self::Udpcast => Done::FullSize,
             Self::Uftp => Done::Says("done file close"),
         }
@@ -89,6 +91,11 @@ impl Peer {
             Self::Raw => {
                 let mut command = program(Path::new(RAW));
                 command.args(["send", "--interface", "eth0", "--seconds", RAW_SECONDS]);
+                command
+            }
+            Self::RawImage => {
+                let mut command = program(Path::new(RAW));
+                command.args(["send-image", "--interface", "eth0"]).arg(stage.image);
                 command
             }
             Self::Udpcast => {
@@ -138,6 +145,12 @@ impl Peer {
                     "--timeout",
                     "60",
                 ]);
+                command
+            }
+            Self::RawImage => {
+                let mut command = program(Path::new(RAW));
+                command.args(["receive-image", "--interface", "eth0", "--output"]);
+                command.arg(stage.copy(number));
                 command
             }
             Self::Udpcast => {

@@ -18,9 +18,10 @@ pub(crate) struct Row {
 /// All of them.
 pub(crate) fn rows() -> Vec<Row> {
     let losses = |losses: &'static [u32], row: fn(u32) -> Row| losses.iter().map(move |l| row(*l));
-    [one_fast(), eight_fast()]
+    [one_fast(), eight_fast(), floor_whole()]
         .into_iter()
         .chain(losses(&[0, 10, 50], packets))
+        .chain([floor_packets()])
         .chain(losses(&[0, 10, 50, 200], gigabit))
         .chain(losses(&[0, 10], cold))
         .chain(losses(&[0, 10, 50, 100, 200], crowd))
@@ -61,6 +62,38 @@ fn eight_fast() -> Row {
     ];
     let checks = vec![at_least(Value::Goodput("imgcast", "udpcast"), 5.0)];
     row("fast-8", "offloads on, no rate limit, 8 receivers, 512 MiB in tmpfs", cases, checks)
+}
+
+fn floor_whole() -> Row {
+    let what = "what fast-1 takes without a protocol, 2 GiB";
+    floor("floor-1", what, Network::whole(1), Spec::random(2048))
+}
+
+fn floor_packets() -> Row {
+    let what = "what packets-0 takes without a protocol, 1 GiB";
+    floor("floor-packets-0", what, Network::packets(0), Spec::random(1024))
+}
+
+fn floor(name: &str, what: &str, network: Network, image: Spec) -> Row {
+    let cases = vec![
+        raw(network),
+        peer("raw-image", Peer::RawImage, network, image),
+        Case { start: Start::Indexed, ..case("imgcast-indexed", network, image) },
+        case("imgcast", network, image),
+        peer("raw-image", Peer::RawImage, network, image),
+        peer("udpcast", Peer::Udpcast, network, image),
+    ];
+    let ratios = [
+        ("imgcast-indexed", "raw-image"),
+        ("imgcast", "raw-image"),
+        ("raw-image", "raw"),
+        ("raw-image", "udpcast"),
+        ("imgcast-indexed", "udpcast"),
+    ];
+    let values = ratios.map(|(of, over)| Value::Goodput(of, over));
+    let checks = values.into_iter().chain([Value::Cpu("imgcast-indexed", "raw-image")]);
+    let checks = checks.map(|value| Check { value, bound: Bound::Any }).collect();
+    row(name, what, cases, checks)
 }
 
 fn packets(loss_per_mille: u32) -> Row {
