@@ -1,8 +1,15 @@
 //! Datagrams get lost, one by one, in bursts, or for all at once.
 
+use std::time::Duration;
+
 use imgcast_tests::{Loss, WorldConfig};
 
-use crate::{all_done, crowd::crowd, mean};
+use crate::{
+    all_done,
+    crowd::crowd,
+    links::{QUEUE, image_bytes, world},
+    mean, run,
+};
 
 fn lossy(seed: u64, loss: Loss) -> WorldConfig {
     WorldConfig::small(seed, 8).each_receiver(|_, receiver| {
@@ -86,3 +93,32 @@ fn microbursts_cost_what_they_take_though_nothing_is_repaired_in_advance() {
         assert!(worst <= Some(100), "{length} of {every}: {worst:?} NEEDs in a window");
     }
 }
+
+/// Reports speak of a few bursts each, so that one says nothing and the next a tenth.
+#[test]
+fn where_nobody_set_the_rate_long_bursts_of_loss_never_stop_the_session() {
+    for (link, receivers) in [(100, 1), (100, 16), (1_000, 1), (1_000, 16)] {
+        let seeds = 101..109;
+        let times = seeds.clone().map(|seed| {
+            let config = world(seed, link, QUEUE, &[Duration::ZERO], receivers);
+            let mut config = config.each_receiver(|_, receiver| {
+                receiver.down.loss = Loss::in_bursts(50, 50_000);
+                receiver.up.loss = Loss::Bernoulli(50_000);
+            });
+            config.images[0].bytes = image_bytes(link, IMAGE_SECONDS);
+            let report = run(config);
+            let name = format!("{link} Mbit/s, {receivers} receivers, seed {seed}");
+            assert_eq!(report.done(), receivers, "{name}: {report}");
+            let took = report.done_at.saturating_sub(report.started_at).as_secs_f64();
+            let times = took / IMAGE_SECONDS as f64;
+            assert!(times < 4.0, "{name}: {times:.2} times what the wire takes");
+            times
+        });
+        let mean = times.sum::<f64>() / seeds.count() as f64;
+        println!("{link} Mbit/s, {receivers} receivers: {mean:.2} times what the wire takes");
+        assert!(mean < 2.5, "{link} Mbit/s, {receivers} receivers: {mean:.2}");
+    }
+}
+
+/// What the link takes for the image alone.
+const IMAGE_SECONDS: u64 = 14;

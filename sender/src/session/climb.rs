@@ -9,7 +9,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::search::part;
+use super::search::{part, time_of};
 
 /// Looks for loss that does not rise with the rate.
 #[derive(Debug)]
@@ -23,8 +23,9 @@ pub(super) struct Climb {
     /// Cuts, one after the other, of rates well below that.
     unexplained: u32,
     phase: Phase,
-    /// From where it climbed.
+    /// Where it is to go down to again, and until when it stays there at least.
     bottom: u64,
+    bottom_until: Instant,
     /// The most that was lost on top.
     lost_on_top: f64,
     /// No sooner than this it is raised again …
@@ -53,6 +54,7 @@ impl Climb {
             unexplained: 0,
             phase: Phase::None,
             bottom: 0,
+            bottom_until: now,
             lost_on_top: 0.0,
             due_at: now,
             wait: if searches { WAIT_FIRST } else { WAIT_FIRST_IF_SET },
@@ -76,7 +78,8 @@ impl Climb {
         let is_far = cut < part(self.best.0, self.far);
         let begins = self.unexplained >= UNEXPLAINED_MIN && is_far && now >= self.due_at;
         if begins {
-            (self.phase, self.bottom, self.lost_on_top) = (Phase::Up, cut, 0.0);
+            let bottom = cut.max(part(self.best.0, FAR));
+            (self.phase, self.bottom, self.lost_on_top) = (Phase::Up, bottom, 0.0);
         }
         begins
     }
@@ -106,13 +109,16 @@ impl Climb {
                 self.lost_on_top = self.lost_on_top.max(loss);
                 let is_last = periods + 1 >= PERIODS_ON_TOP;
                 self.phase = if is_last { Phase::Bottom(0) } else { Phase::Top(periods + 1) };
+                self.bottom_until = now + time_of(DATAGRAMS_AT_BOTTOM, self.bottom);
             }
             Phase::Bottom(_) if loss > LOSS_MIN.max(self.lost_on_top / 4.0) => {
                 self.stop();
                 self.in_bursts_until = now + IN_BURSTS_FOR;
                 return Some(self.best.0);
             }
-            Phase::Bottom(periods) if periods + 1 < PERIODS_AT_BOTTOM => {
+            Phase::Bottom(periods)
+                if periods + 1 < PERIODS_AT_BOTTOM || now < self.bottom_until =>
+            {
                 self.phase = Phase::Bottom(periods + 1);
             }
             Phase::Bottom(_) => {
@@ -139,16 +145,20 @@ impl Climb {
 const BELOW: u64 = 20;
 /// Whoever comes to a link may cause one such cut; a TCP flow causes several, but leaves some.
 const UNEXPLAINED_MIN: u32 = 2;
-/// Where others may be: less than they leave, however they share …
-const FAR: f64 = 1.0 / 8.0;
+/// Where others may be: less than they leave, however they share. By then they have made room for so
+/// much, and nothing of it is lost unless any rate loses …
+const FAR: f64 = 1.0 / 4.0;
 /// … and where somebody set the rate and cuts are small.
 const FAR_IF_SET: f64 = 0.7;
-/// What got through longer ago says nothing about the network any more.
-const BEST_FOR: Duration = Duration::from_secs(10);
+/// What got through longer ago says nothing about the network any more; who sinks by bursts of loss
+/// sinks for half as long.
+const BEST_FOR: Duration = Duration::from_secs(60);
 /// Two times 200 ms: no queue of a switch takes in more than half a second of what is too much.
 const PERIODS_ON_TOP: u32 = 2;
 /// The queue is empty then.
 const PERIODS_AT_BOTTOM: u32 = 3;
+/// Fewer may by chance meet none of the bursts that lose a hundredth.
+const DATAGRAMS_AT_BOTTOM: u64 = 3_000;
 /// Less loss at the bottom is some TCP flow's doing.
 const LOSS_MIN: f64 = 0.004;
 /// Others on a full link feel it.
@@ -170,16 +180,16 @@ mod tests {
     #[test]
     fn who_sinks_although_ever_less_is_sent_climbs_back_and_counts_bursts_no_more() {
         let now = start();
-        let mut climb = Climb::new(now, true);
-        assert!(!climb.on_cut(now, 1_000, 930, 650));
-        assert!(!climb.on_cut(now, 650, 600, 480), "once may be whoever came");
-        assert!(climb.on_cut(now, 150, 140, 110));
-        assert_eq!(climb.top(), 930);
-        for rate in [930, 930, 110] {
+        let mut climb = sunk(now);
+        assert_eq!(climb.top(), BEST);
+        for rate in [BEST, BEST, BEST / 4] {
             assert_eq!(climb.on_period(now, 0.05), Some(rate));
         }
-        assert_eq!(climb.on_period(now, 0.0), Some(110), "it may be chance");
-        assert_eq!(climb.on_period(now, 0.06), Some(930), "whatever the rate");
+        let later = now + time_of(DATAGRAMS_AT_BOTTOM - 1, BEST / 4);
+        for _ in 0..9 {
+            assert_eq!(climb.on_period(later, 0.0), Some(BEST / 4), "it may be chance");
+        }
+        assert_eq!(climb.on_period(now, 0.06), Some(BEST), "whatever the rate");
         assert!(climb.is_in_bursts(now) && !climb.is_in_bursts(now + IN_BURSTS_FOR));
         assert_eq!((climb.top(), climb.on_period(now, 0.05)), (u64::MAX, None));
     }
@@ -187,16 +197,27 @@ mod tests {
     #[test]
     fn who_yielded_to_a_climb_is_no_medium_that_loses() {
         let now = start();
-        let mut climb = Climb::new(now, true);
-        climb.on_cut(now, 1_000, 930, 650);
-        climb.on_cut(now, 650, 600, 480);
-        assert!(climb.on_cut(now, 150, 140, 110));
-        let losses = [0.0, 0.1, 0.05, 0.01, 0.0, 0.0];
-        let rates = losses.map(|loss| climb.on_period(now, loss));
-        let top = Some(930);
-        assert_eq!(rates, [top, top, Some(110), Some(110), Some(110), None]);
+        let mut climb = sunk(now);
+        let later = now + time_of(DATAGRAMS_AT_BOTTOM, BEST / 4);
+        let losses =
+            [(now, 0.0), (now, 0.1), (now, 0.05), (later, 0.01), (later, 0.0), (later, 0.0)];
+        let rates = losses.map(|(at, loss)| climb.on_period(at, loss));
+        let (top, bottom) = (Some(BEST), Some(BEST / 4));
+        assert_eq!(rates, [top, top, bottom, bottom, bottom, None]);
         assert!(!climb.is_in_bursts(now) && !climb.is_running());
     }
+
+    /// One whose rate was cut without its link being full, and so far that it climbs.
+    fn sunk(now: Instant) -> Climb {
+        let mut climb = Climb::new(now, true);
+        assert!(!climb.on_cut(now, BEST + BEST / 10, BEST, BEST / 10 * 7));
+        let cut = climb.on_cut(now, BEST / 10 * 7, BEST / 10 * 6, BEST / 2);
+        assert!(!cut, "once may be whoever came");
+        assert!(climb.on_cut(now, BEST / 6, BEST / 7, BEST / 8));
+        climb
+    }
+
+    const BEST: u64 = 928_000_000;
 
     #[test]
     fn a_climb_into_a_full_link_is_not_tried_again_soon() {

@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use super::search::time_of;
+
 /// What a receiver says of how it keeps up.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Keeping {
@@ -22,7 +24,7 @@ pub(super) struct Floor {
     this: f64,
     last: f64,
     since: Instant,
-    /// The mean of the last second, when it was taken, and whether it is what counts.
+    /// The mean of the last second or more, when it was taken, and whether it is what counts.
     mean: f64,
     mean_at: Option<Instant>,
     is_of_mean: bool,
@@ -40,16 +42,18 @@ impl Floor {
         self.heard_from
     }
 
-    /// Loss above the floor that chance does not explain, in a report on so many datagrams. Where
-    /// loss is known to come in bursts a single report says little.
+    /// Loss above the floor that chance does not explain, in a report on so many datagrams, which
+    /// went out at `rate`. Where loss is known to come in bursts a single report says little.
     pub(super) fn congestion(
         &mut self,
         now: Instant,
         keeping: Keeping,
         datagrams: u64,
+        rate: u64,
         in_bursts: bool,
     ) -> f64 {
-        let mean = self.mean(now, keeping.network_loss);
+        let mean_over = MEAN_OVER.max(time_of(MEAN_OF, rate));
+        let mean = self.mean(now, keeping.network_loss, mean_over);
         if in_bursts != self.is_of_mean {
             *self = Self { this: 1.0, last: 1.0, since: now, is_of_mean: in_bursts, ..*self };
         }
@@ -65,10 +69,10 @@ impl Floor {
     }
 
     /// Takes in a loss; returns the mean.
-    fn mean(&mut self, now: Instant, loss: f64) -> f64 {
+    fn mean(&mut self, now: Instant, loss: f64, over: Duration) -> f64 {
         let since = self.mean_at.replace(now).map(|at| now.saturating_duration_since(at));
         let share =
-            since.map_or(1.0, |it| it.as_secs_f64() / (it.as_secs_f64() + MEAN_OVER.as_secs_f64()));
+            since.map_or(1.0, |it| it.as_secs_f64() / (it.as_secs_f64() + over.as_secs_f64()));
         self.mean += share * (loss - self.mean);
         self.mean
     }
@@ -87,7 +91,9 @@ impl Floor {
 const FLOOR_MEMORY: Duration = Duration::from_secs(30);
 /// Reports speak of the last few thousand datagrams, however long the rate has been the same.
 const DATAGRAMS_PER_REPORT: u64 = 4_096;
-/// Some dozens of bursts at 5 % loss and 100 Mbit/s.
+/// Control periods are shorter, and what they report too little …
 const MEAN_OVER: Duration = Duration::from_secs(1);
+/// … as is what has met no dozen bursts at 5 % loss.
+const MEAN_OF: u64 = 16_000;
 /// By so much the highest of twenty such means is above the lowest.
 const BURSTS_EXPLAIN: f64 = 0.1;

@@ -129,7 +129,7 @@ impl Governor {
         });
         let (loss, congestion, socket_loss) = if let Some((floor, datagrams)) = counted {
             let in_bursts = self.climb.is_in_bursts(now);
-            let congestion = floor.congestion(now, keeping, datagrams, in_bursts);
+            let congestion = floor.congestion(now, keeping, datagrams, self.rate, in_bursts);
             (keeping.network_loss, congestion, keeping.socket_loss)
         } else if limit > EXCESS_MAX {
             // What a host gets through is the same at any rate. One with long queues hears of the
@@ -281,7 +281,7 @@ impl Governor {
                 self.slow_down(now, excess);
                 return;
             }
-        } else if self.probe.is_due(now, loss, searches) {
+        } else if !self.climb.is_running() && self.probe.is_due(now, loss, searches) {
             let rate = self.probe.begin(self.rate, loss);
             self.set_rate(rate);
             return;
@@ -329,7 +329,8 @@ impl Governor {
     fn slow_down(&mut self, now: Instant, excess: f64) {
         let is_host = self.samples.hosts_alone_suffer();
         let loss = self.samples.quantile(|sample| sample.loss).unwrap_or(excess);
-        if self.starting && !is_host && self.probe.is_suspect(loss) {
+        let is_start = self.starting && !self.climb.is_running();
+        if is_start && !is_host && self.probe.is_suspect(loss) {
             // How much of that was lost at the rates before is not certain: they may have been
             // too high already.
             let rate = self.probe.begin(self.rate, loss);

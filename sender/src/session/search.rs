@@ -177,6 +177,11 @@ pub(super) fn datagrams_min(rate: u64, starting: bool) -> u64 {
     rate * millis / 8 / 1000 / DATAGRAM_OCTETS + DATAGRAMS_JUDGED_MIN
 }
 
+/// How long so many datagrams take at a rate.
+pub(super) fn time_of(datagrams: u64, rate: u64) -> Duration {
+    Duration::from_secs_f64((datagrams * DATAGRAM_OCTETS * 8) as f64 / rate.max(1) as f64)
+}
+
 /// A share of a rate.
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "at most the rate")]
 pub(super) fn part(rate: u64, share: f64) -> u64 {
