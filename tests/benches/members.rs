@@ -8,13 +8,15 @@
 //! ```
 //!
 //! Told apart are the transfer alone, from the first symbol to the last, and the whole run, in
-//! which each member also costs a JOIN, a WELCOME, a DONE and its acknowledgements.
+//! which each member also costs a JOIN, a WELCOME, a DONE and its acknowledgements. It fails if the
+//! transfer to the most members takes a tenth more processor time than that to the fewest, or any
+//! run more than 256 MiB, by the medians.
 #![expect(clippy::disallowed_methods, reason = "a measurement reads the clock")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, ExitCode};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -64,7 +66,7 @@ struct Taken {
     answers: u64,
 }
 
-fn main() {
+fn main() -> ExitCode {
     let args = Args::parse();
     scratch::delete_orphans(&args.memory);
     let scratch = Scratch::below(&args.memory);
@@ -85,16 +87,24 @@ fn main() {
         values[values.len() / 2]
     };
     println!("medians of {}:", args.repeat);
+    let (mut fewest, mut is_exceeded) = (None, false);
     for (members, runs) in &taken {
+        let transfer = median(runs, |run| run.transfer.as_secs_f64());
+        let ratio = transfer / *fewest.get_or_insert(transfer);
+        let mebibytes = median(runs, |run| run.memory_kib as f64 / 1024.0);
         println!(
-            "{members:>6} members: {:.2} s for the transfer, {:.2} s in all, {:.0} MiB at most, \
-             {} answers to polls",
-            median(runs, |run| run.transfer.as_secs_f64()),
+            "{members:>6} members: {transfer:.2} s for the transfer, {ratio:.3} times that of the \
+             fewest, {:.2} s in all, {mebibytes:.0} MiB at most, {} answers to polls",
             median(runs, |run| run.all.as_secs_f64()),
-            median(runs, |run| run.memory_kib as f64 / 1024.0),
             median(runs, |run| run.answers as f64),
         );
+        is_exceeded |= ratio >= CPU_RATIO_MAX || mebibytes > MEBIBYTES_MAX;
     }
+    if is_exceeded {
+        eprintln!("allowed are less than {CPU_RATIO_MAX} times and at most {MEBIBYTES_MAX} MiB");
+        return ExitCode::FAILURE;
+    }
+    ExitCode::SUCCESS
 }
 
 /// One session, from start to exit.
@@ -365,6 +375,9 @@ fn memory_max_kib(process: u32) -> u64 {
     number.and_then(|kib| kib.parse().ok()).expect("a number of KiB")
 }
 
+/// By how much the processor time of the transfer may grow with the members.
+const CPU_RATIO_MAX: f64 = 1.1;
+const MEBIBYTES_MAX: f64 = 256.0;
 /// How long one waits for a datagram.
 const PAUSE: Duration = Duration::from_millis(5);
 /// 5,000 a second.
