@@ -2,7 +2,7 @@
 //!
 //! 320 blocks of 1 MiB, ten windows, at 1 Gbit/s to receivers that lose as much of what they say as
 //! of what they are sent: each on its own, the 40 of a rack together, all together, or each in
-//! bursts of 50 datagrams on average. The whole of `efficiency.txt`, in half an hour, then only its
+//! bursts of 50 datagrams on average. The whole of `efficiency.txt`, in an hour, then only its
 //! rows with some words in their names, and then those of up to 256 receivers and of 10,000 at 1 %,
 //! which every run of the tests compares:
 //!
