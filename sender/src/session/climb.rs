@@ -145,8 +145,8 @@ impl Climb {
 const BELOW: u64 = 20;
 /// Whoever comes to a link may cause one such cut; a TCP flow causes several, but leaves some.
 const UNEXPLAINED_MIN: u32 = 2;
-/// Where others may be: less than they leave, however they share. By then they have made room for so
-/// much, and nothing of it is lost unless any rate loses …
+/// Where others may be: less than they leave, however they share. After a climb they have made room
+/// for so much, and nothing of it is lost unless any rate loses …
 const FAR: f64 = 1.0 / 4.0;
 /// … and where somebody set the rate and cuts are small.
 const FAR_IF_SET: f64 = 0.7;
