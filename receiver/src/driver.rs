@@ -168,12 +168,12 @@ impl<'a> Driver<'a> {
     }
 
     fn interrupt(&mut self, signal: Signal) -> Result<(), Error> {
-        let signal = u8::try_from(signal as i32).unwrap_or(0);
-        let interrupted = || Error::Interrupted { signal, remains: None };
-        let asked_before = self.failure.replace(interrupted()).is_some();
-        if asked_before {
-            return Err(interrupted());
+        if let Some(known) = self.failure.take() {
+            // The sender need not hear of it.
+            return Err(known);
         }
+        let signal = u8::try_from(signal as i32).unwrap_or(0);
+        self.failure = Some(Error::Interrupted { signal, remains: None });
         self.report.say("stopping, and telling the sender");
         self.session.handle_stop(now());
         Ok(())
@@ -335,6 +335,7 @@ impl<'a> Driver<'a> {
         let fits = self.store.check_sectors(offer.announce.sector_size);
         let begun = fits.and_then(|()| self.store.begin(offer.announce.layout, same_index));
         if let Err(error) = begun {
+            self.report.say("cannot take part; telling the sender why");
             self.fail(error);
             return Ok(());
         }

@@ -62,7 +62,9 @@ impl Session {
         let next_at = now + retry_wait(expected, joining.tries);
         joining.next_at = until.map_or(next_at, |until| until.min(next_at));
         joining.tries += 1;
-        let (nonce, mtu) = (joining.nonce, joining.tries > JOINS_BEFORE_MTU);
+        // Whoever only says that it cannot take part is not to be told so.
+        let mtu = self.unfit.is_none() && joining.tries > JOINS_BEFORE_MTU;
+        let nonce = joining.nonce;
         let symbol_size = self.offer.as_ref().map_or(0, |o| o.announce.layout.symbol_size());
         let join = Join { nonce, ..self.join_message(false) };
         self.send(Stream::Image, Message::Join(join), padded_len(symbol_size));

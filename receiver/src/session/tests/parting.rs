@@ -65,6 +65,42 @@ fn who_cannot_take_part_is_let_in_to_say_why_and_asks_for_nothing() {
 }
 
 #[test]
+fn a_target_that_fails_while_the_sender_is_asked_is_told_of_by_the_same_run() {
+    let mut table = Table::new(|_| {});
+    table.offer(SESSION, "disk", 1);
+    table.run(Duration::from_millis(310));
+    table.session.handle_joined(table.now);
+    table.run(Duration::from_millis(50));
+    table.session.handle_failure(table.now, 8, "the disk fails");
+    table.run(Duration::from_secs(1));
+    let joins: Vec<_> = table
+        .sent
+        .iter()
+        .filter_map(|message| match message {
+            Message::Join(join) => Some((join.nonce, join.mtu, join.unfit)),
+            _ => None,
+        })
+        .collect();
+    let nonce = joins[0].0;
+    assert!(joins.len() > 2 && !joins[0].2 && joins.last().unwrap().2, "{joins:?}");
+    assert!(joins.iter().all(|join| join.0 == nonce && !join.1), "{joins:?}");
+    table.welcome();
+    table.run(Duration::from_millis(100));
+    let Some(Message::Done(done)) = table.sent.last() else { panic!("{:?}", table.sent) };
+    assert_eq!((done.succeeded, done.error_code), (false, 8));
+}
+
+#[test]
+fn where_the_sender_hears_nothing_who_cannot_take_part_says_nothing() {
+    let mut table = Table::new(|_| {});
+    table.offer_one_way(SESSION);
+    table.run(Duration::from_millis(310));
+    table.session.handle_failure(table.now, 7, "the disk is too small");
+    table.run(Duration::from_millis(50));
+    assert_eq!((table.failure(), table.sent.len()), (Failure::Driver, 0));
+}
+
+#[test]
 fn who_cannot_take_part_goes_unheard_where_the_sender_does_not_let_it_in() {
     let mut table = unfit();
     table.run(Duration::from_secs(1));
