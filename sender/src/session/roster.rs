@@ -29,9 +29,8 @@ pub(super) struct Roster {
     by_key: BTreeMap<[u8; 16], ReceiverId>,
     next_id: u32,
     active: u32,
-    /// Those of them that only say why they cannot take part.
-    unfit: u32,
     done: u32,
+    phantoms_forgotten_at: Option<Instant>,
     half_open: HalfOpen,
 }
 
@@ -73,6 +72,7 @@ pub struct Member {
     pub slow: Option<Slow>,
     pub(super) lacked: Lacked,
     pub(super) confirmed: bool,
+    /// It is there only to say why it cannot take part.
     unfit: bool,
     pub(super) need_counter: u64,
     pub(super) polls_unanswered: u32,
@@ -119,7 +119,7 @@ impl Roster {
             return Admission::Known(*id);
         }
         if self.members.len() >= MEMBERS_MAX {
-            self.forget_phantoms();
+            self.forget_phantoms(now);
         }
         if self.members.len() >= MEMBERS_MAX {
             return Admission::Full;
@@ -132,8 +132,7 @@ impl Roster {
         let replaced = self.by_key.insert(join.key, id);
         self.by_nonce.insert(join.nonce, id);
         self.members.insert(id, Member::new(now, id, from, join));
-        self.active += 1;
-        self.unfit += u32::from(join.unfit);
+        self.active += u32::from(!join.unfit);
         self.half_open.add(from.ip());
         if let Some(old) = replaced {
             self.set_state(old, MemberState::Ejected);
@@ -142,8 +141,13 @@ impl Roster {
     }
 
     /// Makes room: whoever was welcomed, never said anything and is gone may never have been there,
-    /// as with JOINs that somebody forges with ever new nonces.
-    fn forget_phantoms(&mut self) {
+    /// as with JOINs that somebody forges with ever new nonces. Not for each of these: it takes a
+    /// look at all members.
+    fn forget_phantoms(&mut self, now: Instant) {
+        if self.phantoms_forgotten_at.is_some_and(|at| now < at + FORGET_INTERVAL) {
+            return;
+        }
+        self.phantoms_forgotten_at = Some(now);
         let is_gone = |state| matches!(state, MemberState::Ejected | MemberState::Lost);
         self.members.retain(|_, it| !is_gone(it.state) || it.heard_at > it.joined_at);
         let members = &self.members;
@@ -191,10 +195,9 @@ impl Roster {
             self.half_open.remove(member.address.ip());
         }
         let change = |count: u32, of| count + u32::from(state == of) - u32::from(was == of);
-        if member.unfit {
-            self.unfit = change(self.unfit, MemberState::Active);
+        if !member.unfit {
+            self.active = change(self.active, MemberState::Active);
         }
-        self.active = change(self.active, MemberState::Active);
         self.done = change(self.done, MemberState::Done);
     }
 
@@ -212,7 +215,7 @@ impl Roster {
 
     /// Members that take part and are not finished.
     pub(super) fn active(&self) -> impl Iterator<Item = &Member> {
-        self.members.values().filter(|member| member.state == MemberState::Active)
+        self.members.values().filter(|it| it.state == MemberState::Active && !it.unfit)
     }
 
     /// Those of them that hear the group.
@@ -231,7 +234,7 @@ impl Roster {
 
     /// Members that are there, or were until they had the image: as many as a start waits for.
     pub(super) const fn joined_count(&self) -> u32 {
-        self.active - self.unfit + self.done
+        self.active + self.done
     }
 
     pub(super) fn count(&self, state: MemberState) -> u32 {
@@ -272,7 +275,8 @@ impl Roster {
             member.polls_unanswered >= POLLS_BEFORE_LOST
                 && now >= member.heard_at + SILENCE_BEFORE_LOST
         };
-        let lost: Vec<_> = self.active().filter(gone).map(|member| member.id).collect();
+        let silent = self.members.values().filter(|it| it.state == MemberState::Active);
+        let lost: Vec<_> = silent.filter(gone).map(|member| member.id).collect();
         for id in &lost {
             self.set_state(*id, MemberState::Lost);
         }
@@ -324,6 +328,8 @@ pub(super) const NEEDS_PER_SECOND: u16 = 20;
 /// A long list of needs comes in several datagrams at once.
 pub(super) const NEEDS_BURST: u16 = 10;
 
+/// Between two looks for members that may never have been there.
+const FORGET_INTERVAL: Duration = Duration::from_secs(1);
 /// Long before it is lost a silent receiver is asked.
 const SILENCE_BEFORE_POLLS: Duration = Duration::from_secs(30);
 /// Between two questions to the same receiver.

@@ -109,8 +109,11 @@ fn with_those_who_are_done_alone_it_starts_and_ends_when_it_is_told_to_or_has_wa
 fn who_joins_only_to_say_that_it_cannot_take_part_is_told_of_and_starts_nothing() {
     let mut table = Table::new(|_| {});
     let address = SocketAddr::from(([10, 0, 0, 9], 4000));
-    let Message::Join(join) = join(9) else { panic!() };
-    table.hear(address, &Message::Join(Join { unfit: true, ..join }));
+    let [told, silent] = [9, 8].map(|number| match join(number) {
+        Message::Join(join) => Message::Join(Join { unfit: true, ..join }),
+        other => panic!("{other:?}"),
+    });
+    table.hear(address, &told);
     let id = table.welcomes().last().unwrap().receiver;
     table.run(LONG);
     assert!(!table.session.handle_start(table.now), "there is nobody to start with");
@@ -132,11 +135,14 @@ fn who_joins_only_to_say_that_it_cannot_take_part_is_told_of_and_starts_nothing(
     let words = member.done.as_ref().map(|done| done.text.as_str());
     assert_eq!((member.state, words), (MemberState::Failed, Some("the disk is too small")));
     assert_eq!(table.events, [Event::Changed(id)]);
+    table.hear(address, &silent);
+    assert_eq!(table.session.status().active, 0, "nor does one that never says why");
     let node = table.join(1);
     assert_eq!(table.state(), SenderState::Sending);
     table.finish(node, IMAGE);
     table.run(Duration::from_secs(20));
-    assert_eq!(table.outcome(), Some(Outcome::Ended { expected: 2, done: 1 }));
+    let outcome = table.outcome();
+    assert_eq!(outcome, Some(Outcome::Ended { expected: 3, done: 1 }), "nobody waits for it");
 }
 
 #[test]
@@ -218,9 +224,19 @@ fn at_most_16384_receivers_and_1024_half_open_ones() {
 #[test]
 fn joins_of_ever_new_runs_of_one_receiver_do_not_fill_the_table() {
     let mut table = Table::new(|config| config.receivers_min = 20_000);
-    let first = table.join(1);
-    let echo_micros = table.session.clock.micros(table.now);
-    table.hear(first.address, &need(first.id, echo_micros, &[]));
+    let silent = table.join(4);
+    let lost = table.join(5);
+    table.now += Duration::from_millis(1);
+    table.need(lost, &[]);
+    table.run(Duration::from_secs(120));
+    let [first, replaced] = [1, 6].map(|number| {
+        let node = table.join(number);
+        table.now += Duration::from_millis(1);
+        table.need(node, &[]);
+        node
+    });
+    let Message::Join(again) = join(6) else { panic!() };
+    table.hear(replaced.address, &Message::Join(Join { nonce: [99; 16], ..again }));
     let Message::Join(any) = join(2) else { panic!() };
     for number in 0..u32::try_from(MEMBERS_MAX).unwrap() + 10 {
         let mut nonce = [1; 16];
@@ -231,9 +247,12 @@ fn joins_of_ever_new_runs_of_one_receiver_do_not_fill_the_table() {
         table.sent.clear();
     }
     let other = table.join(3);
-    let there: Vec<_> = table.session.members().map(|member| member.id).collect();
-    assert!(there.contains(&first.id) && there.contains(&other.id), "{} members", there.len());
+    let there: BTreeMap<_, _> = table.session.members().map(|it| (it.id, it.state)).collect();
     assert!(there.len() < MEMBERS_MAX, "{} members", there.len());
+    let states = [first, other, lost, replaced, silent].map(|node| there.get(&node.id).copied());
+    let [active, lost, ejected] = [MemberState::Active, MemberState::Lost, MemberState::Ejected];
+    let known = [Some(active), Some(active), Some(lost), Some(ejected), None];
+    assert_eq!(states, known, "who has said anything stays");
 }
 
 #[test]
