@@ -111,7 +111,7 @@ fn where_nobody_set_the_rate_long_bursts_of_loss_never_stop_the_session() {
             assert_eq!(report.done(), receivers, "{name}: {report}");
             let took = report.done_at.saturating_sub(report.started_at).as_secs_f64();
             let times = took / IMAGE_SECONDS as f64;
-            assert!(times < 4.0, "{name}: {times:.2} times what the wire takes");
+            assert!(times < 5.0, "{name}: {times:.2} times what the wire takes");
             times
         });
         let mean = times.sum::<f64>() / seeds.count() as f64;

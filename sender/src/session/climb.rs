@@ -109,7 +109,8 @@ impl Climb {
                 self.lost_on_top = self.lost_on_top.max(loss);
                 let is_last = periods + 1 >= PERIODS_ON_TOP;
                 self.phase = if is_last { Phase::Bottom(0) } else { Phase::Top(periods + 1) };
-                self.bottom_until = now + time_of(DATAGRAMS_AT_BOTTOM, self.bottom);
+                let long_enough = time_of(DATAGRAMS_AT_BOTTOM, self.bottom);
+                self.bottom_until = now + long_enough.min(BOTTOM_MAX);
             }
             Phase::Bottom(_) if loss > LOSS_MIN.max(self.lost_on_top / 4.0) => {
                 self.stop();
@@ -145,13 +146,13 @@ impl Climb {
 const BELOW: u64 = 20;
 /// Whoever comes to a link may cause one such cut; a TCP flow causes several, but leaves some.
 const UNEXPLAINED_MIN: u32 = 2;
-/// Where others may be: less than they leave, however they share. After a climb they have made room
-/// for so much, and nothing of it is lost unless any rate loses …
+/// Where others may be: they leave more than this, however they share. What is lost of so much behind
+/// a climb, for which they have made room, is lost at any rate …
 const FAR: f64 = 1.0 / 4.0;
 /// … and where somebody set the rate and cuts are small.
 const FAR_IF_SET: f64 = 0.7;
-/// What got through longer ago says nothing about the network any more; who sinks by bursts of loss
-/// sinks for half as long.
+/// What got through longer ago says nothing about the network any more. Bursts of loss take more than
+/// ten seconds to slow a session so far.
 const BEST_FOR: Duration = Duration::from_secs(60);
 /// Two times 200 ms: no queue of a switch takes in more than half a second of what is too much.
 const PERIODS_ON_TOP: u32 = 2;
@@ -159,6 +160,8 @@ const PERIODS_ON_TOP: u32 = 2;
 const PERIODS_AT_BOTTOM: u32 = 3;
 /// Fewer may by chance meet none of the bursts that lose a hundredth.
 const DATAGRAMS_AT_BOTTOM: u64 = 3_000;
+/// A slow link cannot wait for them.
+const BOTTOM_MAX: Duration = Duration::from_secs(5);
 /// Less loss at the bottom is some TCP flow's doing.
 const LOSS_MIN: f64 = 0.004;
 /// Others on a full link feel it.

@@ -52,7 +52,7 @@ impl Floor {
         rate: u64,
         in_bursts: bool,
     ) -> f64 {
-        let mean_over = MEAN_OVER.max(time_of(MEAN_OF, rate));
+        let mean_over = time_of(MEAN_OF, rate).clamp(MEAN_OVER, MEAN_OVER_MAX);
         let mean = self.mean(now, keeping.network_loss, mean_over);
         if in_bursts != self.is_of_mean {
             *self = Self { this: 1.0, last: 1.0, since: now, is_of_mean: in_bursts, ..*self };
@@ -93,7 +93,8 @@ const FLOOR_MEMORY: Duration = Duration::from_secs(30);
 const DATAGRAMS_PER_REPORT: u64 = 4_096;
 /// Control periods are shorter, and what they report too little …
 const MEAN_OVER: Duration = Duration::from_secs(1);
-/// … as is what has met no dozen bursts at 5 % loss.
+/// … as is what has met no dozen bursts at 5 % loss; but a floor is to be found meanwhile.
 const MEAN_OF: u64 = 16_000;
+const MEAN_OVER_MAX: Duration = Duration::from_secs(10);
 /// By so much the highest of twenty such means is above the lowest.
 const BURSTS_EXPLAIN: f64 = 0.1;
