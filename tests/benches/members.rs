@@ -8,9 +8,9 @@
 //! ```
 //!
 //! Told apart are the transfer alone, from the first symbol to the last, and the whole run, in
-//! which each member also costs a JOIN, a WELCOME, a DONE and its acknowledgements. It fails if the
-//! transfer to the most members takes a tenth more processor time than that to the fewest, or any
-//! run more than 256 MiB, by the medians.
+//! which each member also costs a JOIN, a WELCOME, a DONE and its acknowledgements. It fails if by
+//! the medians a transfer takes a tenth more processor time than that to the fewest members, or the
+//! sender more than 256 MiB.
 #![expect(clippy::disallowed_methods, reason = "a measurement reads the clock")]
 
 use std::collections::{BTreeMap, BTreeSet};
