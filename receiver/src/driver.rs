@@ -169,7 +169,6 @@ impl<'a> Driver<'a> {
 
     fn interrupt(&mut self, signal: Signal) -> Result<(), Error> {
         if let Some(known) = self.failure.take() {
-            // The sender need not hear of it.
             return Err(known);
         }
         let signal = u8::try_from(signal as i32).unwrap_or(0);

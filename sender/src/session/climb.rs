@@ -20,8 +20,9 @@ pub(super) struct Climb {
     best: (u64, Instant),
     /// What got through when the rate was cut last.
     through: u64,
-    /// Cuts, one after the other, of rates well below that.
+    /// Cuts, one after the other, of rates well below that, and how many of them it takes.
     unexplained: u32,
+    unexplained_min: u32,
     phase: Phase,
     /// Where it is to go down to again, and until when it stays there at least.
     bottom: u64,
@@ -52,6 +53,7 @@ impl Climb {
             best: (0, now),
             through: 0,
             unexplained: 0,
+            unexplained_min: if searches { UNEXPLAINED_MIN } else { UNEXPLAINED_MIN_IF_SET },
             phase: Phase::None,
             bottom: 0,
             bottom_until: now,
@@ -76,7 +78,7 @@ impl Climb {
             return false;
         }
         let is_far = cut < part(self.best.0, self.far);
-        let begins = self.unexplained >= UNEXPLAINED_MIN && is_far && now >= self.due_at;
+        let begins = self.unexplained >= self.unexplained_min && is_far && now >= self.due_at;
         if begins {
             let bottom = cut.max(part(self.best.0, FAR));
             (self.phase, self.bottom, self.lost_on_top) = (Phase::Up, bottom, 0.0);
@@ -144,15 +146,17 @@ impl Climb {
 
 /// A link that is full by its own means carries no less than this part less than last time.
 const BELOW: u64 = 20;
-/// Whoever comes to a link may cause one such cut; a TCP flow causes several, but leaves some.
-const UNEXPLAINED_MIN: u32 = 2;
-/// Where others may be: they leave more than this, however they share. What is lost of so much behind
-/// a climb, for which they have made room, is lost at any rate …
+/// Whoever comes to a link may cause two such cuts; a TCP flow causes several, but leaves some …
+const UNEXPLAINED_MIN: u32 = 3;
+/// … and one where somebody set the rate, which is not searched for at twice what the link takes.
+const UNEXPLAINED_MIN_IF_SET: u32 = 2;
+/// Others leave more than this, however they share. What is lost of so much behind a climb, for
+/// which they have made room, is lost at any rate …
 const FAR: f64 = 1.0 / 4.0;
 /// … and where somebody set the rate and cuts are small.
 const FAR_IF_SET: f64 = 0.7;
-/// What got through longer ago says nothing about the network any more. Bursts of loss take more than
-/// ten seconds to slow a session so far.
+/// What got through longer ago says nothing about the network any more. Bursts of loss take more
+/// than ten seconds to slow a session so far.
 const BEST_FOR: Duration = Duration::from_secs(60);
 /// Two times 200 ms: no queue of a switch takes in more than half a second of what is too much.
 const PERIODS_ON_TOP: u32 = 2;
@@ -214,8 +218,10 @@ mod tests {
     fn sunk(now: Instant) -> Climb {
         let mut climb = Climb::new(now, true);
         assert!(!climb.on_cut(now, BEST + BEST / 10, BEST, BEST / 10 * 7));
-        let cut = climb.on_cut(now, BEST / 10 * 7, BEST / 10 * 6, BEST / 2);
-        assert!(!cut, "once may be whoever came");
+        for rate in [BEST / 10 * 7, BEST / 2] {
+            let cut = climb.on_cut(now, rate, rate / 10 * 9, rate / 10 * 7);
+            assert!(!cut, "twice may be whoever came");
+        }
         assert!(climb.on_cut(now, BEST / 6, BEST / 7, BEST / 8));
         climb
     }
@@ -229,6 +235,7 @@ mod tests {
         let mut sink = |now| {
             climb.on_cut(now, 1_000, 930, 650);
             climb.on_cut(now, 650, 600, 480);
+            climb.on_cut(now, 480, 450, 360);
             climb.on_cut(now, 150, 140, 110)
         };
         assert!(sink(now));
