@@ -12,8 +12,8 @@ use imgcast_common::{
     prng::Prng,
     wire::{
         Abort, AbortReason, Announce, BlockRange, DataHead, DoneAck, Eject, EjectReason, End,
-        Header, Message, Name, Need, Poll, Refuse, RefuseReason, SenderState, Sync, UNICAST, WHOLE,
-        Welcome,
+        Header, Join, Message, Name, Need, Poll, Refuse, RefuseReason, SenderState, Sync, UNICAST,
+        WHOLE, Welcome,
     },
 };
 
@@ -111,18 +111,21 @@ impl Table {
         table
     }
 
+    /// What it said to be let in.
+    fn joins(&self) -> impl DoubleEndedIterator<Item = &Join> {
+        self.sent.iter().filter_map(|message| match message {
+            Message::Join(join) => Some(join),
+            _ => None,
+        })
+    }
+
     fn welcome(&mut self) {
         self.welcome_in(SESSION);
     }
 
     fn welcome_in(&mut self, session: SessionId) {
-        let joins = self.sent.iter().rev();
-        let nonce = joins.clone().find_map(|message| match message {
-            Message::Join(join) => Some(join.nonce),
-            _ => None,
-        });
         let welcome = Welcome {
-            nonce: nonce.unwrap(),
+            nonce: self.joins().next_back().unwrap().nonce,
             receiver: ME,
             state: SenderState::Sending,
             needs_per_second: 20,
@@ -292,10 +295,6 @@ impl Table {
             Some(Outcome::Failed(failure)) => failure,
             other => panic!("{other:?}"),
         }
-    }
-
-    fn joins(&self) -> usize {
-        self.sent.iter().filter(|message| matches!(message, Message::Join(_))).count()
     }
 
     /// Every block arrives whole and is stored.

@@ -50,11 +50,7 @@ fn who_cannot_take_part_is_let_in_to_say_why_and_asks_for_nothing() {
     let mut table = unfit();
     table.welcome();
     table.run(Duration::from_millis(100));
-    let joins = table.sent.iter().filter_map(|message| match message {
-        Message::Join(join) => Some(join.unfit),
-        _ => None,
-    });
-    assert!(joins.clone().count() > 0 && joins.into_iter().all(|unfit| unfit));
+    assert!(table.joins().count() > 0 && table.joins().all(|join| join.unfit));
     let Some(Message::Done(done)) = table.sent.last() else { panic!("{:?}", table.sent) };
     let told = (done.succeeded, done.error_code, done.text.as_str());
     assert_eq!(told, (false, 7, "the disk is too small"));
@@ -73,14 +69,7 @@ fn a_target_that_fails_while_the_sender_is_asked_is_told_of_by_the_same_run() {
     table.run(Duration::from_millis(50));
     table.session.handle_failure(table.now, 8, "the disk fails");
     table.run(Duration::from_secs(1));
-    let joins: Vec<_> = table
-        .sent
-        .iter()
-        .filter_map(|message| match message {
-            Message::Join(join) => Some((join.nonce, join.mtu, join.unfit)),
-            _ => None,
-        })
-        .collect();
+    let joins: Vec<_> = table.joins().map(|join| (join.nonce, join.mtu, join.unfit)).collect();
     let nonce = joins[0].0;
     assert!(joins.len() > 2 && !joins[0].2 && joins.last().unwrap().2, "{joins:?}");
     assert!(joins.iter().all(|join| join.0 == nonce && !join.1), "{joins:?}");
@@ -108,11 +97,8 @@ fn who_cannot_take_part_goes_unheard_where_the_sender_does_not_let_it_in() {
     table.run(Duration::from_secs(2));
     assert_eq!(table.failure(), Failure::Driver);
     let mut table = unfit();
-    let nonce = table.sent.iter().rev().find_map(|message| match message {
-        Message::Join(join) => Some(join.nonce),
-        _ => None,
-    });
-    let refuse = Refuse { nonce: nonce.unwrap(), reason: RefuseReason::Full, mtu: 1500 };
+    let nonce = table.joins().next_back().unwrap().nonce;
+    let refuse = Refuse { nonce, reason: RefuseReason::Full, mtu: 1500 };
     table.hear(Via::Unicast, Message::Refuse(refuse));
     assert_eq!(table.failure(), Failure::Driver, "its own words are worth more");
 }
@@ -194,10 +180,7 @@ fn whoever_has_everything_ends_well_though_the_new_sender_refuses_it_or_is_gone(
         table.receive_all();
         table.run(Duration::from_secs(3));
         follow(&mut table, again);
-        let nonce = table.sent.iter().find_map(|message| match message {
-            Message::Join(join) => Some(join.nonce),
-            _ => None,
-        });
+        let nonce = table.joins().next().map(|join| join.nonce);
         table.session.handle_flushed(table.now, ImageId([1; 32]), 1 << 17);
         let full = Refuse { nonce: nonce.unwrap(), reason: RefuseReason::Full, mtu: 1500 };
         match how {

@@ -11,10 +11,7 @@ fn whole_asked(needs: &[Need]) -> Vec<u32> {
 #[test]
 fn claimed_blocks_are_not_asked_for_before_they_are_looked_for_and_their_symbols_are_kept() {
     let mut table = Table::member();
-    let join = table.sent.iter().find_map(|message| match message {
-        Message::Join(join) => Some(join.have),
-        _ => None,
-    });
+    let join = table.joins().next().map(|join| join.have);
     assert_eq!(join, Some(false), "this one has nothing");
     table.symbol_of(Stream::Index, Via::Group, 0, 0, 0);
     table.checked(BlockId::index(0), Checked::Whole);
