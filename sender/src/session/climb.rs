@@ -109,10 +109,12 @@ impl Climb {
             Phase::Up => self.phase = Phase::Top(0),
             Phase::Top(periods) => {
                 self.lost_on_top = self.lost_on_top.max(loss);
-                let is_last = periods + 1 >= PERIODS_ON_TOP;
-                self.phase = if is_last { Phase::Bottom(0) } else { Phase::Top(periods + 1) };
-                let long_enough = time_of(DATAGRAMS_AT_BOTTOM, self.bottom);
-                self.bottom_until = now + long_enough.min(BOTTOM_MAX);
+                self.phase = Phase::Top(periods + 1);
+                if periods + 1 >= PERIODS_ON_TOP {
+                    self.phase = Phase::Bottom(0);
+                    let long_enough = time_of(DATAGRAMS_AT_BOTTOM, self.bottom);
+                    self.bottom_until = now + long_enough.min(BOTTOM_MAX);
+                }
             }
             Phase::Bottom(_) if loss > LOSS_MIN.max(self.lost_on_top / 4.0) => {
                 self.stop();

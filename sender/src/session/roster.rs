@@ -124,7 +124,7 @@ impl Roster {
         if self.members.len() >= MEMBERS_MAX {
             return Admission::Full;
         }
-        if !self.half_open.has_room(from.ip()) {
+        if self.is_busy_for(from) {
             return Admission::Busy;
         }
         let id = ReceiverId(self.next_id);
@@ -138,6 +138,11 @@ impl Roster {
             self.set_state(old, MemberState::Ejected);
         }
         Admission::New { id, replaced }
+    }
+
+    /// Whether a JOIN from there would have to wait until others have confirmed theirs.
+    pub(super) fn is_busy_for(&self, from: SocketAddr) -> bool {
+        !self.half_open.has_room(from.ip())
     }
 
     /// Makes room: whoever was welcomed, never said anything and is gone may never have been there,
@@ -160,10 +165,7 @@ impl Roster {
         let Some(member) = self.members.get_mut(&id) else { return false };
         member.heard_at = now;
         member.polls_unanswered = 0;
-        if !member.confirmed {
-            member.confirmed = true;
-            self.half_open.remove(member.address.ip());
-        }
+        member.confirm(&mut self.half_open);
         let was_lost = member.state == MemberState::Lost;
         if was_lost {
             self.set_state(id, MemberState::Active);
@@ -190,9 +192,8 @@ impl Roster {
         if !is_active && state != MemberState::Lost {
             member.lacked = Lacked::default();
         }
-        if !is_active && !member.confirmed {
-            member.confirmed = true;
-            self.half_open.remove(member.address.ip());
+        if !is_active {
+            member.confirm(&mut self.half_open);
         }
         let change = |count: u32, of| count + u32::from(state == of) - u32::from(was == of);
         if !member.unfit {
@@ -312,12 +313,12 @@ impl Member {
             bucket: Bucket::new(now, f64::from(NEEDS_BURST)),
         }
     }
-}
 
-impl Roster {
-    /// Whether a JOIN from there would have to wait until others have confirmed theirs.
-    pub(super) fn is_busy_for(&self, from: SocketAddr) -> bool {
-        !self.half_open.has_room(from.ip())
+    /// It is half-open no longer: it has said something, or is gone.
+    fn confirm(&mut self, half_open: &mut HalfOpen) {
+        if !std::mem::replace(&mut self.confirmed, true) {
+            half_open.remove(self.address.ip());
+        }
     }
 }
 

@@ -118,8 +118,7 @@ impl Search {
 
     /// The share that a control period is of the time that a step needs to show.
     fn settled_share(&self) -> f64 {
-        let bits = (DATAGRAMS_ALONE * DATAGRAM_OCTETS * 8) as f64;
-        (PERIOD.as_secs_f64() * self.carried as f64 / bits).min(1.0)
+        (PERIOD.as_secs_f64() * self.carried as f64 / bits_of(DATAGRAMS_ALONE)).min(1.0)
     }
 }
 
@@ -179,7 +178,12 @@ pub(super) fn datagrams_min(rate: u64, starting: bool) -> u64 {
 
 /// How long so many datagrams take at a rate.
 pub(super) fn time_of(datagrams: u64, rate: u64) -> Duration {
-    Duration::from_secs_f64((datagrams * DATAGRAM_OCTETS * 8) as f64 / rate.max(1) as f64)
+    Duration::from_secs_f64(bits_of(datagrams) / rate.max(1) as f64)
+}
+
+/// What so many datagrams are on the wire.
+fn bits_of(datagrams: u64) -> f64 {
+    (datagrams * DATAGRAM_OCTETS * 8) as f64
 }
 
 /// A share of a rate.
