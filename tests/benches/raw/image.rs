@@ -51,9 +51,10 @@ pub(super) struct ReceiveOptions {
 /// Sends block after block, no further ahead of the receiver than its socket can bear.
 pub(super) fn send(options: &SendOptions) -> Result<serde_json::Value, Box<dyn Error>> {
     let (path, file) = (&options.path, File::open(&options.image)?);
-    let layout = layout(&path.interface()?, file.metadata()?.len())?;
+    let interface = path.interface()?;
+    let layout = layout(&interface, file.metadata()?.len())?;
     let symbol_size = usize::from(layout.symbol_size());
-    let socket = Arc::new(NodeSocket::open(&path.interface()?, 1, 0)?);
+    let socket = Arc::new(NodeSocket::open(&interface, 1, 0)?);
     socket.set_send_buffer(SEND_BUFFER)?;
     socket.set_receive_timeout(Some(options.timeout.0))?;
     let pool = BatchPool::new(1, BatchLayout::plain(PROGRESS_OCTETS));
