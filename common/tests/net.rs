@@ -91,6 +91,31 @@ fn a_joined_burst_is_taken_apart_with_a_short_last_segment() {
 }
 
 #[test]
+fn where_nothing_is_joined_more_is_read_at_a_time_and_a_burst_is_whole_all_the_same() {
+    let group = group(Family::V4);
+    let mut receiver = group_receiver(group, BatchLayout::COALESCED);
+    let octets = [3; 1000];
+    let run = [Datagram::whole(&octets); 64];
+    let mut most = 0;
+    let mut single = sender(Family::V4, Offload::Off);
+    // It is found out only where the socket was empty: in between it has to be.
+    for _ in 0..20 {
+        single.send_run(&run, group).unwrap();
+        let mut left = run.len();
+        while left > 0 {
+            let batch = receiver.receive().unwrap().unwrap();
+            let sizes: Vec<usize> = batch.datagrams().map(|(_, octets)| octets.len()).collect();
+            assert!(sizes.iter().all(|size| *size == octets.len()), "{sizes:?}");
+            (most, left) = (most.max(sizes.len()), left - sizes.len());
+        }
+    }
+    assert!(most > 20, "{most}");
+    sender(Family::V4, Offload::IfAvailable).send_run(&run, group).unwrap();
+    let sizes: Vec<usize> = receive(&mut receiver, 64).iter().map(|heard| heard.1.len()).collect();
+    assert_eq!(sizes, [1000; 64]);
+}
+
+#[test]
 fn mixed_and_empty_datagrams_arrive_as_they_were_sent() {
     let group = group(Family::V4);
     let octets = [9; 500];

@@ -19,6 +19,7 @@ use std::time::Duration;
 pub struct Batch {
     storage: Storage,
     pool: BatchPool,
+    slots: usize,
     overflow_total: u64,
 }
 
@@ -26,10 +27,8 @@ impl Batch {
     /// The datagrams in the order of their arrival, each with its source. An octet string that the
     /// slot could not hold is cut at its end.
     pub fn datagrams(&self) -> impl Iterator<Item = (&SocketAddr, &[u8])> {
-        let slot_octets = self.pool.layout().slot_octets;
-        self.storage.filled.iter().flat_map(move |filled| {
-            let start = filled.slot * slot_octets;
-            let octets = &self.storage.octets[start..start + filled.octets];
+        self.storage.filled.iter().flat_map(|filled| {
+            let octets = &self.storage.octets[filled.start..filled.start + filled.octets];
             let empty = octets.is_empty().then_some(octets);
             let segments = octets.chunks(filled.segment_octets.max(1));
             empty.into_iter().chain(segments).map(|datagram| (&filled.source, datagram))
@@ -53,7 +52,17 @@ impl Batch {
     /// The share of its slots that was filled: 1 if there may be more where it came from.
     #[must_use]
     pub fn fill(&self) -> f64 {
-        self.storage.filled.len() as f64 / self.pool.layout().slots.max(1) as f64
+        self.storage.filled.len() as f64 / self.slots.max(1) as f64
+    }
+
+    /// Whether the kernel joined any of the datagrams.
+    pub(super) fn is_joined(&self) -> bool {
+        self.storage.filled.iter().any(|filled| filled.octets > filled.segment_octets)
+    }
+
+    /// How many slots were filled.
+    pub(super) fn filled(&self) -> usize {
+        self.storage.filled.len()
     }
 
     /// Nothing was received.
@@ -66,8 +75,10 @@ impl Batch {
         self.overflow_total = overflow_total;
     }
 
-    /// The slots to read into, and the list that says what was read into which.
-    pub(super) fn parts(&mut self) -> (&mut [u8], &mut Vec<Filled>) {
+    /// So many slots are to be read into; returns their memory, and the list that says what was
+    /// read.
+    pub(super) fn parts(&mut self, slots: usize) -> (&mut [u8], &mut Vec<Filled>) {
+        self.slots = slots;
         (&mut self.storage.octets, &mut self.storage.filled)
     }
 }
@@ -127,9 +138,9 @@ impl BatchPool {
         if storage.octets.is_empty() {
             // Zeroes that nobody has touched: pages are there when something is received into them.
             storage.octets = vec![0; layout.slots * layout.slot_octets];
-            storage.filled.reserve(layout.slots);
+            storage.filled.reserve(SLOTS_MAX);
         }
-        Some(Batch { storage, pool: self.clone(), overflow_total: 0 })
+        Some(Batch { storage, pool: self.clone(), slots: 0, overflow_total: 0 })
     }
 
     fn give_back(&self, mut storage: Storage) {
@@ -152,8 +163,12 @@ pub struct BatchLayout {
 }
 
 impl BatchLayout {
-    /// Slots for bursts that the kernel joined (UDP_GRO): 512 KiB a batch.
+    /// Slots for bursts that the kernel joined (UDP_GRO): 576 KiB a batch. Where it joins none the
+    /// same memory is cut into more and smaller slots.
     pub const COALESCED: Self = Self { slots: COALESCED_SLOTS, slot_octets: COALESCED_SLOT_OCTETS };
+
+    /// The memory of [`Self::COALESCED`] for datagrams that the kernel does not join.
+    pub(super) const SINGLES: Self = Self { slots: SLOTS_MAX, slot_octets: SINGLE_SLOT_OCTETS };
 
     /// Slots for single datagrams of up to `datagram_octets_max` octets; a receiver with this
     /// layout does not ask the kernel to join any. A longer datagram is cut: one octet more than
@@ -184,7 +199,7 @@ impl BatchLayout {
 /// What one slot holds.
 #[derive(Debug)]
 pub(super) struct Filled {
-    pub(super) slot: usize,
+    pub(super) start: usize,
     pub(super) source: SocketAddr,
     pub(super) octets: usize,
     pub(super) segment_octets: usize,
@@ -207,8 +222,11 @@ struct Shared {
 /// and amortise the call; more only adds latency.
 pub(super) const SLOTS_MAX: usize = 64;
 
-/// Measured: 1, 4, 16 and 64 joined bursts a read are equally fast; 8 keep a batch within 512 KiB.
-const COALESCED_SLOTS: usize = 8;
+/// Measured: 1, 4, 16 and 64 joined bursts a read are equally fast.
+const COALESCED_SLOTS: usize = 9;
 
 /// A joined burst is at most one IP packet of 65,535 octets.
 const COALESCED_SLOT_OCTETS: usize = 65_536;
+
+/// More than a frame of 9,000 octets carries, and so than any symbol takes.
+const SINGLE_SLOT_OCTETS: usize = COALESCED_SLOTS * COALESCED_SLOT_OCTETS / SLOTS_MAX;

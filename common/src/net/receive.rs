@@ -13,7 +13,7 @@ use nix::sys::socket::{
     setsockopt, sockopt,
 };
 
-use super::batch::{Batch, BatchPool, Filled, SLOTS_MAX};
+use super::batch::{Batch, BatchLayout, BatchPool, Filled, SLOTS_MAX};
 use super::error::NetError;
 
 /// Reads one socket into batches of a pool. One reader per socket.
@@ -25,6 +25,10 @@ pub struct BatchReceiver<S> {
     local: SocketAddr,
     pool: BatchPool,
     coalesces: bool,
+    /// How batches are cut up now.
+    layout: BatchLayout,
+    /// Datagrams since the kernel joined any, or was told to or not to.
+    unjoined: usize,
     overflow_last: u32,
     overflow_total: u64,
 }
@@ -40,7 +44,8 @@ impl<S: AsFd> BatchReceiver<S> {
             address: SocketAddr::from(([0, 0, 0, 0], 0)),
             source,
         })?;
-        let wanted = pool.layout().holds_bursts();
+        let layout = pool.layout();
+        let wanted = layout.holds_bursts();
         let switched = setsockopt(&socket, sockopt::UdpGroSegment, &wanted).is_ok();
         setsockopt(&socket, sockopt::RxqOvfl, &1)
             .map_err(|errno| NetError::Receive { address: local, source: errno.into() })?;
@@ -49,6 +54,8 @@ impl<S: AsFd> BatchReceiver<S> {
             local,
             pool,
             coalesces: wanted && switched,
+            layout,
+            unjoined: 0,
             overflow_last: 0,
             overflow_total: 0,
         })
@@ -62,7 +69,10 @@ impl<S: AsFd> BatchReceiver<S> {
     pub fn receive(&mut self) -> Result<Option<Batch>, NetError> {
         let Some(mut batch) = self.pool.take(POOL_WAIT) else { return Ok(None) };
         match self.fill(&mut batch) {
-            Ok(()) => Ok(Some(batch)),
+            Ok(()) => {
+                self.adapt(&batch);
+                Ok(Some(batch))
+            }
             // ECONNREFUSED answers an earlier datagram of ours: nothing is wrong with this socket.
             Err(Errno::EAGAIN | Errno::EINTR | Errno::ECONNREFUSED) => Ok(None),
             Err(errno) => Err(NetError::Receive { address: self.local, source: errno.into() }),
@@ -82,8 +92,8 @@ impl<S: AsFd> BatchReceiver<S> {
     }
 
     fn fill(&mut self, batch: &mut Batch) -> Result<(), Errno> {
-        let layout = self.pool.layout();
-        let (octets, filled) = batch.parts();
+        let layout = self.layout;
+        let (octets, filled) = batch.parts(layout.slots());
         let mut slots = octets.chunks_exact_mut(layout.slot_octets());
         let mut buffers: [[IoSliceMut<'_>; 1]; SLOTS_MAX] =
             array::from_fn(|_| [IoSliceMut::new(slots.next().unwrap_or_default())]);
@@ -112,10 +122,30 @@ impl<S: AsFd> BatchReceiver<S> {
                     _ => {}
                 }
             }
-            filled.push(Filled { slot, source, octets: message.bytes, segment_octets });
+            let start = slot * layout.slot_octets();
+            filled.push(Filled { start, source, octets: message.bytes, segment_octets });
         }
         batch.set_overflow_total(self.overflow_total);
         Ok(())
+    }
+
+    /// Reads more at a time where the kernel joins nothing: few large slots would mean a call, and
+    /// a batch to be handed on, for every few datagrams. Now and then it is tried again.
+    fn adapt(&mut self, batch: &Batch) {
+        if !self.coalesces {
+            return;
+        }
+        self.unjoined = if batch.is_joined() { 0 } else { self.unjoined + batch.filled() };
+        let joins = self.layout.holds_bursts();
+        let patience = if joins { UNJOINED_MAX } else { SINGLES_MAX };
+        // What waits in the socket may be a burst that would not fit: it has to be empty.
+        if self.unjoined < patience || batch.fill() >= 1.0 {
+            return;
+        }
+        if setsockopt(&self.socket, sockopt::UdpGroSegment, &!joins).is_ok() {
+            self.layout = if joins { BatchLayout::SINGLES } else { BatchLayout::COALESCED };
+        }
+        self.unjoined = 0;
     }
 }
 
@@ -143,6 +173,10 @@ fn socket_address(address: &SockaddrStorage) -> Option<SocketAddr> {
     }
 }
 
+/// Where so many in a row came singly, the path joins none: a burst has 44.
+const UNJOINED_MAX: usize = 512;
+/// At a gigabit another look every three seconds.
+const SINGLES_MAX: usize = 1 << 18;
 /// A consumer that is this late holds all batches; the reader then looks at its stop flag.
 const POOL_WAIT: Duration = Duration::from_millis(100);
 
