@@ -26,19 +26,12 @@ use crate::{
     consent,
     error::{Error, Heard},
     image::{Disk, Keeper, Progress, Store, Target, Work},
-    outcome,
-    pace::Pace,
+    outcome::{self, Outcome},
+    pace::{Behind, Pace},
     report::Report,
     session::{self, Checked, Event, Offer, Session, SessionConfig, Symbols, Verdict, Via, Wanted},
-    sockets::{self, Arrival, DATA_BATCHES, Sockets},
+    sockets::{self, Arrival, CROWDED_BATCHES, Sockets},
 };
-
-/// How a transfer ended, the image being there.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Outcome {
-    /// Whether the sender knows.
-    pub acknowledged: bool,
-}
 
 /// Receives an image as `config` says.
 ///
@@ -183,7 +176,7 @@ impl<'a> Driver<'a> {
             Arrival::Datagrams(via, batch) => {
                 let octets = self.read(via, &batch);
                 self.note_overflow(via, &batch);
-                self.note_pace(octets);
+                self.note_pace(octets, &batch);
                 Ok(())
             }
             Arrival::Broken(error) => Err(error),
@@ -221,9 +214,15 @@ impl<'a> Driver<'a> {
     }
 
     /// Tells the session, and it the sender, whether more arrives than can be worked off.
-    fn note_pace(&mut self, octets: usize) {
-        let (now, is_crowded) = (now(), self.arrivals.len() >= CROWDED_BATCHES);
-        if let Some(behind) = self.pace.note(now, octets, is_crowded) {
+    fn note_pace(&mut self, octets: usize, batch: &Batch) {
+        let (now, crowded) = (now(), self.arrivals.len() >= CROWDED_BATCHES);
+        let behind = Behind {
+            crowded,
+            more: batch.fill() >= 1.0,
+            waited: self.session.lag(),
+            room_bytes: self.sockets.room_bytes(),
+        };
+        if let Some(behind) = self.pace.note(now, octets, behind) {
             self.session.handle_pace(now, behind);
         }
     }
@@ -396,5 +395,3 @@ pub(crate) fn now() -> Instant {
 
 /// How often people are told how it goes.
 const TICK: Duration = Duration::from_millis(200);
-/// Half of what the thread that reads the group may be ahead.
-const CROWDED_BATCHES: usize = DATA_BATCHES / 2;

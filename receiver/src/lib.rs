@@ -9,7 +9,7 @@ pub mod image;
 pub mod keep_args;
 pub mod list;
 pub mod memory;
-mod outcome;
+pub mod outcome;
 pub mod pace;
 mod report;
 pub mod session;

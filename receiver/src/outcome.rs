@@ -9,6 +9,13 @@ use crate::{
     session::{Failure, Offer, Status, Wanted},
 };
 
+/// How a transfer ended, the image being there.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Outcome {
+    /// Whether the sender knows.
+    pub acknowledged: bool,
+}
+
 /// What was known when it ended.
 pub(crate) struct Circumstances<'a> {
     pub(crate) config: &'a ReceiveConfig,

@@ -55,6 +55,8 @@ pub(crate) struct Sockets {
     arrivals: mpsc::Sender<Arrival>,
     rendezvous: Option<(Arc<GroupSocket>, Reader)>,
     data: Option<(Arc<GroupSocket>, Reader)>,
+    /// What the data group's socket holds at least until it drops some.
+    room_bytes: usize,
     _own: Reader,
 }
 
@@ -85,13 +87,14 @@ impl Sockets {
             arrivals,
             rendezvous: None,
             data: None,
+            room_bytes: 0,
             _own: reader,
         };
         if let Some(group) = rendezvous {
             let octets = sockets.interface.max_datagram_octets();
             let pool = BatchPool::new(RENDEZVOUS_BATCHES, BatchLayout::plain(octets));
-            let joined = sockets.listen(group, RENDEZVOUS_BUFFER, pool, Via::Rendezvous)?;
-            sockets.rendezvous = Some(joined);
+            let (socket, _) = sockets.listen(group, RENDEZVOUS_BUFFER, pool, Via::Rendezvous)?;
+            sockets.rendezvous = Some(socket);
         }
         Ok((sockets, queue))
     }
@@ -100,24 +103,30 @@ impl Sockets {
     pub(crate) fn join(&mut self, group: SocketAddr) -> Result<(), Error> {
         self.data = None;
         let pool = BatchPool::new(DATA_BATCHES, layout(&self.interface, self.offload));
-        self.data = Some(self.listen(group, RECEIVE_BUFFER, pool, Via::Group)?);
+        let (socket, room_bytes) = self.listen(group, RECEIVE_BUFFER, pool, Via::Group)?;
+        (self.data, self.room_bytes) = (Some(socket), room_bytes);
         Ok(())
     }
 
-    /// Joins a group and reads what comes from it.
+    /// What may wait in the socket of the data group at least.
+    pub(crate) const fn room_bytes(&self) -> usize {
+        self.room_bytes
+    }
+
+    /// Joins a group and reads what comes from it; returns how much may wait to be read, too.
     fn listen(
         &self,
         group: SocketAddr,
         buffer_bytes: usize,
         pool: BatchPool,
         via: Via,
-    ) -> Result<(Arc<GroupSocket>, Reader), Error> {
+    ) -> Result<((Arc<GroupSocket>, Reader), usize), Error> {
         let (socket, grant) = GroupSocket::join(&self.interface, group, buffer_bytes)?;
         debug!(%group, interface = %self.interface.name, granted = grant.granted_bytes, "joined");
         socket.set_receive_timeout(Some(READER_TIMEOUT))?;
         let socket = Arc::new(socket);
         let reader = Reader::start(Arc::clone(&socket), grant, pool, via, &self.arrivals)?;
-        Ok((socket, reader))
+        Ok(((socket, reader), grant.granted_bytes))
     }
 
     /// Leaves all groups and joins them again.
@@ -205,7 +214,9 @@ const RECEIVE_BUFFER: usize = 32 << 20;
 /// A few ANNOUNCEs.
 const RENDEZVOUS_BUFFER: usize = 256 << 10;
 /// What lies between the reading thread and the loop: 8 MiB with joined segments.
-pub(crate) const DATA_BATCHES: usize = 16;
+const DATA_BATCHES: usize = 16;
+/// Half of that: the loop does not get through what the thread reads.
+pub(crate) const CROWDED_BATCHES: usize = DATA_BATCHES / 2;
 /// Unicast is slower.
 const UNICAST_BATCHES: usize = 6;
 /// Four times a second somebody says something.

@@ -167,6 +167,7 @@ impl Session {
             asking.report = Some((now + spread.mul_f64(self.prng.unit()), sync.poll.id));
         }
         if from_group {
+            self.lag.note(now, sync.time_micros);
             let inside = self.ledger(header.stream);
             if inside.is_some_and(|ledger| sync.covers_end <= ledger.layout().blocks()) {
                 self.plans[header.stream as usize].update(now, sync, header.counter);
@@ -313,9 +314,9 @@ impl Session {
         }
     }
 
-    /// Says soon how it goes, unless that was said just now.
-    pub(super) fn report_soon(&mut self, now: Instant) {
-        if now >= self.asking.sent_at + REPORT_RETRY {
+    /// Says soon how it goes, unless that was said just now and has not changed since.
+    pub(super) fn report_soon(&mut self, now: Instant, changed: bool) {
+        if changed || now >= self.asking.sent_at + REPORT_RETRY {
             self.asking.report_soon(now, &mut self.prng);
         }
     }

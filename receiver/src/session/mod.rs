@@ -18,6 +18,7 @@ mod blocks;
 mod contact;
 mod flushing;
 mod joining;
+mod lag;
 mod ledger;
 mod loss;
 mod needs;
@@ -54,6 +55,7 @@ use asking::Asking;
 use contact::Contact;
 use flushing::Flush;
 use joining::{Joining, Membership};
+use lag::Lag;
 use ledger::Ledger;
 use loss::LossMeter;
 use offers::Offers;
@@ -89,6 +91,7 @@ pub struct Session {
     asking: Asking,
     contact: Contact,
     loss: LossMeter,
+    lag: Lag,
     prng: Prng,
     drain_kilobytes: u32,
     /// What this host gets through of what arrives, in kB/s, while that is less.
@@ -139,6 +142,7 @@ impl Session {
             asking: Asking::new(now),
             contact: Contact::new(now),
             loss: LossMeter::default(),
+            lag: Lag::default(),
             prng: Prng::new(seed),
             drain_kilobytes: 0,
             behind_kilobytes: None,
@@ -224,11 +228,18 @@ impl Session {
         self.drain_kilobytes = kilobytes_per_second;
     }
 
+    /// How long the group's datagrams wait before they are worked off, compared with the shortest
+    /// time of the last seconds.
+    #[must_use]
+    pub fn lag(&self) -> Duration {
+        self.lag.waited()
+    }
+
     /// More arrives than this host gets through, which is so many kB/s; `None`: it keeps up.
     pub fn handle_pace(&mut self, now: Instant, behind: Option<u32>) {
-        self.behind_kilobytes = behind;
+        let was_behind = std::mem::replace(&mut self.behind_kilobytes, behind).is_some();
         if behind.is_some() {
-            self.report_soon(now);
+            self.report_soon(now, !was_behind);
         }
     }
 

@@ -12,7 +12,10 @@ use imgcast_common::{
     id::SessionId,
     wire::{Header, Message, Role},
 };
-use imgcast_receiver::{pace::Pace, session::Via};
+use imgcast_receiver::{
+    pace::{Behind, Pace},
+    session::Via,
+};
 
 use super::ReceiverNode;
 use crate::{
@@ -89,6 +92,8 @@ pub(crate) enum What {
 struct Batch {
     socket: Socket,
     arrivals: Vec<Arrival>,
+    /// It did not empty the socket.
+    more: bool,
     /// Datagrams that the socket had dropped when the last of them came.
     dropped: u64,
 }
@@ -148,7 +153,7 @@ impl Intake {
         if count * 2 < self.slots && self.config.buffer_bytes >= GATHER_BUFFER_MIN {
             queue.asleep_until = now + GATHER;
         }
-        self.batches.push_back(Batch { socket, arrivals, dropped });
+        self.batches.push_back(Batch { socket, arrivals, more: count == self.slots, dropped });
         self.batches.len() == 1
     }
 
@@ -258,13 +263,19 @@ impl ReceiverNode {
                 }
             }
         }
-        self.note_work(around, batch.socket, batch.dropped, octets);
+        self.note_work(around, (batch.socket, batch.more), batch.dropped, octets);
         self.begin_work(around);
         self.call_reader(around, batch.socket);
     }
 
     /// Tells the session what the driver would.
-    fn note_work(&mut self, around: &Surroundings, socket: Socket, dropped: u64, octets: usize) {
+    fn note_work(
+        &mut self,
+        around: &Surroundings,
+        (socket, more): (Socket, bool),
+        dropped: u64,
+        octets: usize,
+    ) {
         let Some(intake) = &mut self.intake else { return };
         let now = around.instant();
         let queue = &mut intake.sockets[socket as usize];
@@ -274,8 +285,13 @@ impl ReceiverNode {
         if dropped > before {
             self.session.handle_overflow(intake.overflowed);
         }
-        let is_crowded = intake.batches.len() >= GROUP_BATCHES / 2;
-        if let Some(behind) = intake.pace.note(now, octets, is_crowded)
+        let behind = Behind {
+            crowded: intake.batches.len() >= GROUP_BATCHES / 2,
+            more,
+            waited: self.session.lag(),
+            room_bytes: intake.config.buffer_bytes,
+        };
+        if let Some(behind) = intake.pace.note(now, octets, behind)
             && !around.has(PlantedBug::PaceUntold)
         {
             self.session.handle_pace(now, behind);
@@ -301,7 +317,7 @@ fn octets(arrivals: &[Arrival]) -> usize {
 }
 
 /// As the receiver has them: batches of joined segments, or of single datagrams …
-const JOINED_SLOTS: usize = 8;
+const JOINED_SLOTS: usize = 9;
 const PLAIN_SLOTS: usize = 64;
 /// … so many of them, half of which show that it is behind …
 const GROUP_BATCHES: usize = 16;
