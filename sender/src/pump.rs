@@ -255,7 +255,7 @@ impl Worker {
 #[must_use]
 pub fn queue_octets(rate: u64) -> usize {
     let octets = usize::try_from(rate / 8 * QUEUE_MILLIS_MAX / 1000).unwrap_or(usize::MAX);
-    octets.max(QUEUE_OCTETS_MIN)
+    octets.clamp(QUEUE_OCTETS_MIN, QUEUE_OCTETS_MAX)
 }
 
 #[expect(clippy::disallowed_methods, reason = "bursts leave by the clock")]
@@ -271,6 +271,8 @@ fn sleep_until(at: Instant) {
 const QUEUE_MILLIS_MAX: u64 = 10;
 /// Two bursts: one leaves while the next waits.
 const QUEUE_OCTETS_MIN: usize = 128 << 10;
+/// What is ahead of a machine that takes far less than the rate hides that from it.
+const QUEUE_OCTETS_MAX: usize = 8 << 20;
 /// What a message counts as: hardly anything beside symbols.
 pub const MESSAGE_OCTETS: usize = 200;
 /// No burst has more symbols.

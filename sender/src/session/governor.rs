@@ -18,9 +18,11 @@ use imgcast_common::id::ReceiverId;
 use super::{
     climb::Climb,
     floor::{Floor, Keeping},
+    pacer::Uptake,
     probe::{LOSS_SUSPECT, Probe, Running},
+    reach::Reach,
     samples::{EXCESS_MAX, Sample, Samples},
-    search::{Limit, PERIOD, Search, datagrams_min, excess_max, part},
+    search::{Limit, PERIOD, RATE_HIGH, Search, datagrams_min, excess_max, part, start_period},
     strain::{Strain, Strained},
 };
 
@@ -29,11 +31,10 @@ use super::{
 pub(super) struct Governor {
     rate: u64,
     rate_max: u64,
-    /// The rate that got through when there was congestion last.
-    capacity: u64,
+    reach: Reach,
     starting: bool,
     /// Nobody set the rate.
-    pub(super) searches: bool,
+    searches: bool,
     limit: Limit,
     search: Search,
     strain: Strain,
@@ -47,8 +48,6 @@ pub(super) struct Governor {
     rest_until: Instant,
     /// The one after the start.
     is_first_rest: bool,
-    /// Up, since the session slowed down last.
-    steps: u32,
     silent_periods: u32,
     reported: bool,
     /// Whether receivers were asked for reports on the present rate.
@@ -64,7 +63,7 @@ impl Governor {
         Self {
             rate: rate_start.min(rate_max),
             rate_max,
-            capacity: rate_max,
+            reach: Reach::new(rate_max),
             starting: rate_start < rate_max,
             searches: rate_start < rate_max,
             limit: Limit::Network,
@@ -76,7 +75,6 @@ impl Governor {
             floors: BTreeMap::new(),
             rest_until: now,
             is_first_rest: false,
-            steps: 0,
             silent_periods: 0,
             reported: false,
             polled: false,
@@ -93,6 +91,12 @@ impl Governor {
     /// Whether the rate doubles until something says that it is too high.
     pub(super) const fn is_starting(&self) -> bool {
         self.starting
+    }
+
+    /// Nobody set the rate, and neither this machine nor the receivers are known to be what keeps
+    /// it from being higher: another session may.
+    pub(super) fn may_share_a_link(&self) -> bool {
+        self.searches && self.limit == Limit::Network
     }
 
     /// The loss of the receiver that 95 % of the others do not exceed, in the last period.
@@ -140,16 +144,18 @@ impl Governor {
         };
         let host = socket_loss.max(limit);
         let (excess, is_host) = (congestion.max(host), host > congestion);
-        let was_asked = keeping.was_asked;
-        self.samples.insert(id, Sample { loss, excess, is_host, was_asked, at: now }, active);
-        if self.starting {
+        let (drops, was_asked) = (socket_loss > EXCESS_MAX, keeping.was_asked);
+        let sample = Sample { loss, excess, is_host, drops, was_asked, at: now };
+        self.samples.insert(id, sample, active);
+        if self.starting && self.rate < RATE_HIGH {
             // Others do not answer much later.
             self.period_at = self.period_at.min(now + ANSWERS_WITHIN);
         }
-        if self.probe.is_running() || !self.samples.is_too_much() {
+        let Some(least) = self.samples.too_much().filter(|_| !self.probe.is_running()) else {
             return false;
-        }
-        let excess = self.samples.quantile(|sample| sample.excess).unwrap_or(excess);
+        };
+        let excess =
+            self.samples.quantile(|it| it.excess).map_or(least, |excess| excess.max(least));
         let hosts_alone = self.samples.hosts_alone_suffer();
         // In the network others may be about to make theirs.
         let hurries = hosts_alone || self.is_first_rest;
@@ -183,7 +189,7 @@ impl Governor {
 
     /// Data begins to flow.
     pub(super) fn on_start(&mut self, now: Instant) {
-        self.period_at = now + START_PERIOD_MIN;
+        self.period_at = now + start_period(self.rate, Duration::ZERO);
         self.silent_periods = 0;
         self.probe = Probe::new(now);
     }
@@ -205,31 +211,30 @@ impl Governor {
         is_due
     }
 
-    /// Ends a control period when its time has come; returns whether it did. `held_back`: the
-    /// share of the schedule that the sender's own machine or link did not take, if that can be
-    /// told.
+    /// Ends a control period when its time has come; returns whether it did. `uptake`: what the
+    /// sender's own machine or link took of the schedule, if that can be told.
     pub(super) fn handle_timeout(
         &mut self,
         now: Instant,
         grtt: Duration,
-        held_back: impl FnOnce() -> Option<f64>,
+        uptake: impl FnOnce() -> Option<Uptake>,
     ) -> bool {
         if now < self.period_at {
             return false;
         }
         let is_short = self.starting || self.probe.is_running();
-        let period = if is_short { (2 * grtt).max(START_PERIOD_MIN) } else { PERIOD };
+        let period = if is_short { start_period(self.rate, grtt) } else { PERIOD };
         // While that is not known a rate that it set stands.
         let unknown = if self.limit == Limit::Local { HELD_BACK_MIN } else { 0.0 };
-        let known = held_back();
-        let held_back = known.unwrap_or(unknown);
+        let uptake = uptake();
+        let held_back = uptake.map_or(unknown, |uptake| uptake.given_up);
         self.period_at = now + period;
         self.polled = false;
         self.samples.forget_before(now.checked_sub(5 * period));
         let reported = std::mem::take(&mut self.reported);
-        if let Some(strained) = self.strain.judge(known, self.starting) {
-            if strained == Strained::Certainly {
-                self.on_held_back(now, held_back);
+        if let Some(strained) = self.strain.judge(uptake, self.starting) {
+            if let Strained::Certainly(taken) = strained {
+                self.on_held_back(now, taken);
             }
         } else if !reported {
             self.on_silence(now);
@@ -257,13 +262,12 @@ impl Governor {
 
     /// What the machine or its link accepted is the rate, and a little more, so that it shows when
     /// they take more again.
-    fn on_held_back(&mut self, now: Instant, share: f64) {
-        self.starting = false;
+    fn on_held_back(&mut self, now: Instant, taken: u64) {
+        self.starting = self.climb.stop();
         self.probe.end(now);
-        self.climb.stop();
         self.limit = Limit::Local;
-        self.capacity = part(self.rate, (1.0 - share).max(HELD_BACK_RATE_MIN));
-        self.set_rate(self.capacity + self.capacity / STEPS);
+        let taken = self.reach.limit(taken.max(part(self.rate, HELD_BACK_RATE_MIN)));
+        self.set_rate(taken + taken / STEPS);
     }
 
     fn on_loss(&mut self, now: Instant, loss: f64, excess: f64, held_back: f64) {
@@ -295,13 +299,11 @@ impl Governor {
             }
             let step = match self.limit {
                 _ if self.starting => self.rate,
-                Limit::Local => self.rate / STEPS_LOCAL,
-                Limit::Hosts => (self.capacity / STEPS_HOSTS) << self.steps.min(4),
+                Limit::Local | Limit::Hosts => self.reach.step(self.limit, self.rate),
                 Limit::Network => self.search.step(now, self.rest_until, self.rate),
             };
-            self.steps += 1;
             self.set_rate((self.rate + step.max(RATE_MIN / STEPS)).min(self.climb.top()));
-            self.capacity = self.capacity.max(self.rate);
+            self.reach.reached(self.rate);
             self.starting &= self.rate < self.rate_max.min(self.climb.top());
         }
         self.is_first_rest &= now < self.rest_until;
@@ -338,13 +340,18 @@ impl Governor {
             return;
         }
         // The first rate that is too high for a link may be so by far; later ones were reached
-        // step by step, and what hosts say of themselves may be a moment's.
-        let share_min = if self.starting && !is_host { RATE_SHARE_MIN } else { 0.5 };
+        // step by step.
+        let share_min = if self.starting { RATE_SHARE_MIN } else { 0.5 };
         self.is_first_rest = self.starting || (self.is_first_rest && now < self.rest_until);
         let (rate, through) = (self.rate, part(self.rate, 1.0 - loss));
         self.limit = if is_host { Limit::Hosts } else { Limit::Network };
         let share = if is_host { SHARE_OF_HOSTS } else { self.search.on_full(through) };
-        self.capacity = part(self.rate, (1.0 - excess).max(share_min));
+        let kept = part(self.rate, (1.0 - excess).max(share_min));
+        if is_host && !self.starting && !self.samples.hosts_drop() {
+            self.reach.limit_for_a_moment(self.rate, kept);
+        } else {
+            self.reach.limit(kept);
+        }
         self.set_rate(part(self.rate, (share * (1.0 - excess)).max(share_min)));
         self.starting = if is_host {
             self.climb.stop()
@@ -352,7 +359,6 @@ impl Governor {
             self.climb.on_cut(now, rate, through, self.rate)
         };
         self.rest_until = now + REST;
-        self.steps = 0;
     }
 
     /// Reports on the old rate do not count any more.
@@ -368,16 +374,14 @@ impl Governor {
 
 /// Below it a session makes no progress that anybody would wait for.
 const RATE_MIN: u64 = 1_000_000;
-/// Periods while the rate doubles.
-const START_PERIOD_MIN: Duration = Duration::from_millis(25);
-/// But they end so soon after the first answer.
+/// The short periods at the start end so soon after the first answer.
 const ANSWERS_WITHIN: Duration = Duration::from_millis(2);
 /// So much is no rest of what queues held: the step down was too small.
 const EXCESS_GROSS: f64 = 0.1;
 /// After slowing down the queues need so long to drain.
 const REST: Duration = Duration::from_millis(400);
 /// Hosts share their limit with nobody: of what got through so much is left.
-const SHARE_OF_HOSTS: f64 = 0.9;
+const SHARE_OF_HOSTS: f64 = 0.95;
 /// However much of a burst was lost: half of the rate before it, which had not been too much.
 const RATE_SHARE_MIN: f64 = 1.0 / 4.0;
 /// A machine that takes all but this share of the schedule could take more.
@@ -390,11 +394,6 @@ const SILENT_PERIODS_MAX: u32 = 10;
 const SILENT_PERIODS_BREAK: u32 = 40;
 /// How much more than it took the sender's own link is asked to take.
 const STEPS: u64 = 64;
-/// Receivers that cannot keep up share their limit with nobody. The first step is cautious; each
-/// that follows is twice the one before, for what held them up may have been a moment's.
-const STEPS_HOSTS: u64 = 16;
-/// The sender's own link says without loss that the rate is too high: it may be tried sooner.
-const STEPS_LOCAL: u64 = 4;
 
 #[cfg(test)]
 mod tests {
@@ -430,7 +429,9 @@ mod tests {
             for (id, loss) in reports {
                 self.report(*id, Keeping { network_loss: *loss, ..KEEPS_UP }, active);
             }
-            self.governor.handle_timeout(self.now, Duration::from_millis(1), || Some(held_back));
+            let taken = part(self.governor.rate(), 1.0 - held_back);
+            let uptake = Uptake { given_up: held_back, rate: taken };
+            self.governor.handle_timeout(self.now, Duration::from_millis(1), || Some(uptake));
             self.governor.on_told(self.sent);
         }
 
@@ -714,7 +715,8 @@ mod tests {
                     trial.report(id, Keeping { was_asked: false, ..slow }, 1_000);
                 }
                 let grtt = Duration::from_millis(1);
-                trial.governor.handle_timeout(trial.now, grtt, || Some(0.0));
+                let uptake = Uptake { given_up: 0.0, rate: trial.governor.rate() };
+                trial.governor.handle_timeout(trial.now, grtt, || Some(uptake));
                 trial.governor.on_told(trial.sent);
             }
             let rate = trial.governor.rate();

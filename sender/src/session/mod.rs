@@ -28,6 +28,7 @@ mod needs;
 mod pacer;
 mod passes;
 mod probe;
+mod reach;
 mod repair;
 mod roster;
 mod samples;

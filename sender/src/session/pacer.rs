@@ -31,7 +31,24 @@ pub(super) struct Pacer {
 struct HeldBack {
     since: Instant,
     given_up: Duration,
+    /// What was kept of it, and what left with that.
+    kept: Duration,
     octets: u64,
+}
+
+/// What the sender's own machine and link made of the schedule.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Uptake {
+    /// The share of it that was given up because of them.
+    pub(super) given_up: f64,
+    /// Bits per second that left while there was something to send.
+    pub(super) rate: u64,
+}
+
+impl HeldBack {
+    const fn new(since: Instant) -> Self {
+        Self { since, given_up: Duration::ZERO, kept: Duration::ZERO, octets: 0 }
+    }
 }
 
 impl Pacer {
@@ -42,7 +59,7 @@ impl Pacer {
             last_at: now,
             debt: Duration::ZERO,
             is_held_back: false,
-            held_back: HeldBack { since: now, given_up: Duration::ZERO, octets: 0 },
+            held_back: HeldBack::new(now),
             unicast_credit: 0,
         }
     }
@@ -89,6 +106,7 @@ impl Pacer {
         self.is_held_back = false;
         self.held_back.octets += octets;
         let time = self.time_for(octets);
+        self.held_back.kept += time;
         let paid = self.debt.min(time / DEBT_SHARE);
         self.debt -= paid;
         let at = self.next_at;
@@ -121,20 +139,24 @@ impl Pacer {
         self.is_held_back = true;
     }
 
-    /// The share of the schedule that was given up because of that since this was answered last;
-    /// `None` while too little has left to tell a link that is slow from one that delivers in
-    /// gulps.
-    pub(super) fn held_back(&mut self, now: Instant) -> Option<f64> {
+    /// What became of the schedule since this was answered last; `None` while too little has left
+    /// to tell a link that is slow from one that delivers in gulps.
+    pub(super) fn uptake(&mut self, now: Instant) -> Option<Uptake> {
         if self.is_held_back {
             self.miss(now);
         }
-        let HeldBack { since, given_up, octets } = self.held_back;
+        let HeldBack { since, given_up, kept, octets } = self.held_back;
         let lasted = now.saturating_duration_since(since);
         if lasted < JUDGED_MIN || (octets < JUDGED_OCTETS_MIN && lasted < JUDGED_MAX) {
             return None;
         }
-        self.held_back = HeldBack { since: now, given_up: Duration::ZERO, octets: 0 };
-        Some((given_up.as_secs_f64() / lasted.as_secs_f64()).min(1.0))
+        self.held_back = HeldBack::new(now);
+        let (millionths, busy) = (u128::from(octets) * 8_000_000, given_up + kept);
+        let rate = millionths.checked_div(busy.as_micros()).unwrap_or(0);
+        Some(Uptake {
+            given_up: (given_up.as_secs_f64() / lasted.as_secs_f64()).min(1.0),
+            rate: u64::try_from(rate).unwrap_or(u64::MAX),
+        })
     }
 
     /// When the last burst that was handed out leaves, and with it what is handed out behind it.
@@ -212,7 +234,7 @@ mod tests {
         assert_eq!(sent, 2, "a millisecond is made up for at once");
         (0..100).for_each(|_| at = pacer.take(late, 10_000));
         assert_eq!(at, late + Duration::from_millis(101 - 4), "four more bit by bit");
-        assert_eq!(pacer.held_back(late), Some(0.0), "nobody held it back");
+        assert_eq!(pacer.uptake(late).unwrap().given_up, 0.0, "nobody held it back");
     }
 
     #[test]
@@ -226,21 +248,24 @@ mod tests {
             pacer.hold_back();
             pacer.take(now, 10_000);
             if burst == 40 {
-                assert_eq!(pacer.held_back(now), None, "too little to tell");
+                assert_eq!(pacer.uptake(now), None, "too little to tell");
             }
         }
-        let share = pacer.held_back(now).unwrap();
-        assert!((0.18..0.21).contains(&share), "{share}");
+        let Uptake { given_up, rate } = pacer.uptake(now).unwrap();
+        assert!((0.18..0.21).contains(&given_up), "{given_up}");
+        assert!((64_000_000..65_000_000).contains(&rate), "{rate}");
+        pacer.set_rate(40_000_000);
         let idle = start + Duration::from_secs(9);
         pacer.rest(idle);
         pacer.hold_back();
         pacer.take(idle, 10_000);
-        assert_eq!(pacer.held_back(idle), Some(0.0), "there was nothing to send");
+        assert_eq!(pacer.uptake(idle).unwrap().given_up, 0.0, "there was nothing to send");
         pacer.hold_back();
         let later = idle + Duration::from_secs(1);
-        assert_eq!(pacer.held_back(later), Some(0.995), "it is stuck");
+        assert_eq!(pacer.uptake(later).unwrap().given_up, 0.994, "it is stuck");
         pacer.rest(later);
-        assert_eq!(pacer.held_back(later + Duration::from_secs(1)), Some(0.0), "all has left");
+        let at_last = pacer.uptake(later + Duration::from_secs(1)).unwrap();
+        assert_eq!(at_last, Uptake { given_up: 0.0, rate: 0 }, "all has left");
     }
 
     #[test]

@@ -28,6 +28,8 @@ pub(super) struct Sample {
     /// receiver's floor that chance does not explain, or what it could not take in.
     pub(super) excess: f64,
     pub(super) is_host: bool,
+    /// Its sockets dropped more than chance explains.
+    pub(super) drops: bool,
     /// It answers a poll.
     pub(super) was_asked: bool,
     pub(super) at: Instant,
@@ -69,15 +71,23 @@ impl Samples {
         self.by_receiver.retain(|_, sample| since.is_none_or(|since| sample.at > since));
     }
 
-    /// Whether the rate is too high for more than one in twenty of the group, whoever of it has
-    /// reported.
-    pub(super) fn is_too_much(&self) -> bool {
-        self.suffering().count() as u64 * 20 > u64::from(self.active)
+    /// By how much the rate is too high for more than one in twenty of the group, whoever of it has
+    /// reported; `None` if it is for no more than that.
+    pub(super) fn too_much(&self) -> Option<f64> {
+        let mut excesses: Vec<f64> = self.suffering().map(|sample| sample.excess).collect();
+        excesses.sort_unstable_by(|one, other| other.total_cmp(one));
+        let ignored = self.active / 20;
+        excesses.get(usize::try_from(ignored).unwrap_or(usize::MAX)).copied()
     }
 
     /// Whether it is so for no other reason than the receivers themselves.
     pub(super) fn hosts_alone_suffer(&self) -> bool {
         self.suffering().all(|sample| sample.is_host)
+    }
+
+    /// Whether the sockets of any of those drop what arrives.
+    pub(super) fn hosts_drop(&self) -> bool {
+        self.suffering().any(|sample| sample.drops)
     }
 
     fn suffering(&self) -> impl Iterator<Item = &Sample> {
@@ -147,15 +157,33 @@ const BY_CHANCE: usize = 4;
 mod tests {
     use super::*;
 
+    #[test]
+    fn the_rate_is_too_high_by_what_more_than_one_in_twenty_say() {
+        let too_much = |active, excesses: &[f64]| {
+            let mut samples = Samples::default();
+            for (id, excess) in (0..).zip(excesses) {
+                samples.insert(ReceiverId(id), sample(*excess), active);
+            }
+            samples.too_much()
+        };
+        assert_eq!(too_much(3, &[0.0, 0.0, 0.3]), Some(0.3));
+        assert_eq!(too_much(3, &[0.0, 0.0, 0.004]), None);
+        assert_eq!(too_much(40, &[0.5, 0.2]), None, "just one in twenty");
+        assert_eq!(too_much(40, &[0.1, 0.5, 0.2]), Some(0.1));
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "a base for virtual time")]
+    fn sample(excess: f64) -> Sample {
+        let at = Instant::now();
+        Sample { loss: 0.0, excess, is_host: true, drops: false, was_asked: true, at }
+    }
+
     /// Which of some excesses are spared if at most so many may be.
     fn spared(excesses: &[f64], spared_max: u32) -> Vec<f64> {
         let mut samples = Samples { spared_max, ..Samples::default() };
         let active = u32::try_from(excesses.len()).unwrap();
         for (id, excess) in (0..).zip(excesses) {
-            #[expect(clippy::disallowed_methods, reason = "a base for virtual time")]
-            let at = Instant::now();
-            let sample = Sample { loss: 0.0, excess: *excess, is_host: true, was_asked: true, at };
-            samples.insert(ReceiverId(id), sample, active);
+            samples.insert(ReceiverId(id), sample(*excess), active);
         }
         let spared = (0..active).filter_map(|id| samples.standing(ReceiverId(id)));
         spared.filter(|(_, spared)| *spared).map(|(sample, _)| sample.excess).collect()

@@ -169,6 +169,12 @@ pub(super) fn rate_start(rate_max: u64) -> u64 {
     (rate_max / 16).clamp(RATE_START_MIN, RATE_START_MAX)
 }
 
+/// A control period while the rate doubles.
+pub(super) fn start_period(rate: u64, grtt: Duration) -> Duration {
+    let shortest = if rate < RATE_HIGH { START_PERIOD_MIN } else { START_PERIOD_HIGH };
+    (2 * grtt).max(shortest)
+}
+
 /// Datagrams that a report has to speak of. Whoever lost the SYNC that told of the rate hears of it
 /// with one of the next.
 pub(super) fn datagrams_min(rate: u64, starting: bool) -> u64 {
@@ -202,6 +208,12 @@ const EXCESS_STARTING: f64 = 0.2;
 const EXCESS_CLIMBING: f64 = 0.4;
 /// Control periods once the rate does not double any more.
 pub(super) const PERIOD: Duration = Duration::from_millis(200);
+/// Control periods while it does …
+const START_PERIOD_MIN: Duration = Duration::from_millis(25);
+/// … and at rates that hosts may not get through: they take in more for some time, …
+pub(super) const RATE_HIGH: u64 = 4_000_000_000;
+/// … and need so long to tell.
+const START_PERIOD_HIGH: Duration = Duration::from_millis(50);
 /// Two or three SYNCs.
 const TOLD_WITHIN_MILLIS: u64 = 25;
 /// While the rate doubles this will do: soon there is another report.

@@ -251,7 +251,7 @@ impl Session {
     /// the links carry.
     fn burst_symbols(&mut self) -> u32 {
         let octets = self.datagram_octets();
-        if self.governor.searches {
+        if self.governor.may_share_a_link() {
             self.pacer.burst_out_of_step(octets, &mut self.prng)
         } else {
             self.pacer.burst(octets)

@@ -160,7 +160,7 @@ impl Session {
             self.repair.expect_loss(loss);
         }
         let (grtt, pacer) = (self.clock.grtt(), &mut self.pacer);
-        if self.governor.handle_timeout(now, grtt, || pacer.held_back(now)) {
+        if self.governor.handle_timeout(now, grtt, || pacer.uptake(now)) {
             self.sync_soon();
             self.pacer.set_rate(self.governor.rate());
         }
