@@ -176,7 +176,7 @@ impl<'a> Driver<'a> {
             Arrival::Datagrams(via, batch) => {
                 let octets = self.read(via, &batch);
                 self.note_overflow(via, &batch);
-                self.note_pace(octets, &batch);
+                self.note_pace(octets, via, &batch);
                 Ok(())
             }
             Arrival::Broken(error) => Err(error),
@@ -214,11 +214,11 @@ impl<'a> Driver<'a> {
     }
 
     /// Tells the session, and it the sender, whether more arrives than can be worked off.
-    fn note_pace(&mut self, octets: usize, batch: &Batch) {
+    fn note_pace(&mut self, octets: usize, via: Via, batch: &Batch) {
         let (now, crowded) = (now(), self.arrivals.len() >= CROWDED_BATCHES);
         let behind = Behind {
             crowded,
-            more: batch.fill() >= 1.0,
+            more: (via == Via::Group).then(|| batch.fill() >= 1.0),
             waited: self.session.lag(),
             room_bytes: self.sockets.room_bytes(),
         };

@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 pub struct Behind {
     /// The queue is half full or more.
     pub crowded: bool,
-    /// The batch did not empty the socket.
-    pub more: bool,
+    /// The batch did not empty the group's socket; `None` if it is not of that.
+    pub more: Option<bool>,
     /// How long the datagrams of the batch had waited …
     pub waited: Duration,
     /// … and how many octets may wait before any is dropped.
@@ -33,7 +33,8 @@ pub struct Pace {
     batches: u32,
     /// Batches behind which the queue was crowded …
     crowded: u32,
-    /// … and those behind which there was nothing.
+    /// … those that did not empty the socket, and those behind which there was nothing.
+    full: u32,
     emptied: u32,
     /// When the last batch was worked off, and whether more was there: the time until the next one
     /// went by with work.
@@ -57,6 +58,7 @@ impl Pace {
             since: now,
             batches: 0,
             crowded: 0,
+            full: 0,
             emptied: 0,
             last_at: now,
             last_had_more: false,
@@ -76,16 +78,18 @@ impl Pace {
             self.octets += octets as u64;
         }
         self.octets_all += octets as u64;
-        let has_more = behind.crowded || behind.more;
+        let has_more = behind.crowded || behind.more.unwrap_or(self.last_had_more);
         (self.last_at, self.last_had_more) = (now, has_more);
         self.batches += 1;
         self.crowded += u32::from(behind.crowded);
-        self.emptied += u32::from(!has_more);
+        self.full += u32::from(behind.more == Some(true));
+        self.emptied += u32::from(behind.more == Some(false) && !behind.crowded);
         let passed = now.saturating_duration_since(self.since);
         if passed < WINDOW {
             return None;
         }
-        let is_behind = self.crowded * 2 > self.batches || self.emptied == 0;
+        let never_emptied = self.full > 0 && self.emptied == 0;
+        let is_behind = self.crowded * 2 > self.batches || never_emptied;
         let (was_behind, octets, working) = (self.was_behind, self.octets, self.working);
         let before = self.best - self.best / FORGETTING;
         let best = before.max(kilobytes_per_second(self.octets_all, passed)).max(1);
@@ -125,12 +129,12 @@ mod tests {
 
     const EMPTIED: Behind = Behind {
         crowded: false,
-        more: false,
+        more: Some(false),
         waited: Duration::from_millis(10),
         room_bytes: 400_000,
     };
     const CROWDED: Behind = Behind { crowded: true, ..EMPTIED };
-    const MORE: Behind = Behind { more: true, ..EMPTIED };
+    const MORE: Behind = Behind { more: Some(true), ..EMPTIED };
 
     /// Twenty batches, 4 ms apart, of so many octets, and what was seen behind each.
     fn judge(batch: impl Fn(u32) -> (usize, Behind)) -> Vec<Option<u32>> {
@@ -167,6 +171,10 @@ mod tests {
         let once = |number| if number == 8 { EMPTIED } else { MORE };
         let all = judge(|number| (400_000, once(number)));
         assert_eq!(all, [None, None, None, Some(100_000)], "one look in it was enough");
+        let other = Behind { more: None, ..EMPTIED };
+        let all = judge(|number| (400_000, if number % 2 == 0 { other } else { MORE }));
+        assert_eq!(all[1..], [Some(100_000); 3], "other sockets say nothing of it");
+        assert_eq!(judge(|_| (400_000, other)), [None; 4]);
     }
 
     #[test]

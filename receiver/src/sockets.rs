@@ -55,7 +55,7 @@ pub(crate) struct Sockets {
     arrivals: mpsc::Sender<Arrival>,
     rendezvous: Option<(Arc<GroupSocket>, Reader)>,
     data: Option<(Arc<GroupSocket>, Reader)>,
-    /// What the data group's socket holds at least until it drops some.
+    /// What was granted to the data group's socket, which holds about as much.
     room_bytes: usize,
     _own: Reader,
 }
@@ -108,7 +108,7 @@ impl Sockets {
         Ok(())
     }
 
-    /// What may wait in the socket of the data group at least.
+    /// How much may wait in the socket of the data group, roughly.
     pub(crate) const fn room_bytes(&self) -> usize {
         self.room_bytes
     }
@@ -213,7 +213,7 @@ fn layout(interface: &Interface, offload: Offload) -> BatchLayout {
 const RECEIVE_BUFFER: usize = 32 << 20;
 /// A few ANNOUNCEs.
 const RENDEZVOUS_BUFFER: usize = 256 << 10;
-/// What lies between the reading thread and the loop: 8 MiB with joined segments.
+/// What lies between the reading thread and the loop: 9 MiB with joined segments.
 const DATA_BATCHES: usize = 16;
 /// Half of that: the loop does not get through what the thread reads.
 pub(crate) const CROWDED_BATCHES: usize = DATA_BATCHES / 2;

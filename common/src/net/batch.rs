@@ -114,7 +114,7 @@ impl BatchPool {
         Self { shared: Arc::new(shared) }
     }
 
-    /// The shape of its batches.
+    /// The shape that its batches have at first.
     #[must_use]
     pub fn layout(&self) -> BatchLayout {
         self.shared.layout

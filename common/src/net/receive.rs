@@ -54,7 +54,7 @@ impl<S: AsFd> BatchReceiver<S> {
             local,
             pool,
             coalesces: wanted && switched,
-            layout,
+            layout: if wanted && !switched { BatchLayout::SINGLES } else { layout },
             unjoined: 0,
             overflow_last: 0,
             overflow_total: 0,
@@ -79,7 +79,7 @@ impl<S: AsFd> BatchReceiver<S> {
         }
     }
 
-    /// Whether the kernel joins segments for this socket.
+    /// Whether the kernel can join segments for this socket.
     #[must_use]
     pub fn coalesces(&self) -> bool {
         self.coalesces
@@ -135,11 +135,17 @@ impl<S: AsFd> BatchReceiver<S> {
         if !self.coalesces {
             return;
         }
-        self.unjoined = if batch.is_joined() { 0 } else { self.unjoined + batch.filled() };
         let joins = self.layout.holds_bursts();
+        if batch.is_joined() {
+            self.unjoined = 0;
+        } else if !joins || batch.fill() >= CROWDED {
+            // Where datagrams come one now and then there is nothing to join.
+            self.unjoined += batch.filled();
+        }
         let patience = if joins { UNJOINED_MAX } else { SINGLES_MAX };
-        // What waits in the socket may be a burst that would not fit: it has to be empty.
-        if self.unjoined < patience || batch.fill() >= 1.0 {
+        // Better where the socket is empty: what waits may be a burst, and be cut.
+        let is_late = self.unjoined >= patience + LATE;
+        if self.unjoined < patience || (batch.fill() >= 1.0 && !is_late) {
             return;
         }
         if setsockopt(&self.socket, sockopt::UdpGroSegment, &!joins).is_ok() {
@@ -175,6 +181,10 @@ fn socket_address(address: &SockaddrStorage) -> Option<SocketAddr> {
 
 /// Where so many in a row came singly, the path joins none: a burst has 44.
 const UNJOINED_MAX: usize = 512;
+/// A batch of which so much is filled may have come as a burst.
+const CROWDED: f64 = 0.5;
+/// A socket that is not empty for so long will not be soon.
+const LATE: usize = 4_096;
 /// At a gigabit another look every three seconds.
 const SINGLES_MAX: usize = 1 << 18;
 /// A consumer that is this late holds all batches; the reader then looks at its stop flag.

@@ -44,6 +44,8 @@ pub(super) struct Asking {
     /// When to report without needs, and which poll that answers.
     report: Option<(Instant, u16)>,
     sent_at: Instant,
+    /// With what was sent then.
+    said_behind: bool,
     bucket: Bucket,
     network_loss: f64,
 }
@@ -77,6 +79,7 @@ impl Asking {
             poll: 0,
             report: None,
             sent_at: now,
+            said_behind: false,
             bucket: Bucket::new(now, 0.0),
             network_loss: 0.0,
         }
@@ -298,6 +301,7 @@ impl Session {
             needs,
         };
         self.asking.sent_at = now;
+        self.asking.said_behind = self.behind_kilobytes.is_some();
         self.asking.report = None;
         self.send(stream, Message::Need(need), 0);
         true
@@ -314,9 +318,9 @@ impl Session {
         }
     }
 
-    /// Says soon how it goes, unless that was said just now and has not changed since.
-    pub(super) fn report_soon(&mut self, now: Instant, changed: bool) {
-        if changed || now >= self.asking.sent_at + REPORT_RETRY {
+    /// Says soon that it is behind, unless it said so just now.
+    pub(super) fn report_soon(&mut self, now: Instant) {
+        if !self.asking.said_behind || now >= self.asking.sent_at + REPORT_RETRY {
             self.asking.report_soon(now, &mut self.prng);
         }
     }

@@ -1,5 +1,6 @@
 //! How much later than at best the group's datagrams are worked off: what waits in queues on the
-//! way, most of all in the receiver's own.
+//! way, most of all in the receiver's own. (What waits in the sender's counts, too; whoever is not
+//! behind says nothing of it.)
 
 use std::time::{Duration, Instant};
 
@@ -37,7 +38,7 @@ impl Lag {
     }
 }
 
-/// Meanwhile clocks drift apart by less than a milli, and queues are empty now and then.
+/// Meanwhile clocks drift apart by a milli or two, and queues are empty now and then.
 const PERIOD: Duration = Duration::from_secs(10);
 
 #[cfg(test)]

@@ -237,9 +237,9 @@ impl Session {
 
     /// More arrives than this host gets through, which is so many kB/s; `None`: it keeps up.
     pub fn handle_pace(&mut self, now: Instant, behind: Option<u32>) {
-        let was_behind = std::mem::replace(&mut self.behind_kilobytes, behind).is_some();
+        self.behind_kilobytes = behind;
         if behind.is_some() {
-            self.report_soon(now, !was_behind);
+            self.report_soon(now);
         }
     }
 

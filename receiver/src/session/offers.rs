@@ -243,6 +243,8 @@ impl Session {
         self.member = None;
         self.one_way = offer.announce.one_way.then(|| OneWay::new(now));
         self.loss = super::LossMeter::default();
+        self.lag = super::Lag::default();
+        self.behind_kilobytes = None;
         self.contact.begin_session(now);
         self.offer = Some(offer.clone());
         self.phase = Phase::Opening;

@@ -144,7 +144,7 @@ impl Governor {
         };
         let host = socket_loss.max(limit);
         let (excess, is_host) = (congestion.max(host), host > congestion);
-        let (drops, was_asked) = (socket_loss > EXCESS_MAX, keeping.was_asked);
+        let (drops, was_asked) = (keeping.socket_loss > EXCESS_MAX, keeping.was_asked);
         let sample = Sample { loss, excess, is_host, drops, was_asked, at: now };
         self.samples.insert(id, sample, active);
         if self.starting && self.rate < RATE_HIGH {
@@ -223,7 +223,8 @@ impl Governor {
             return false;
         }
         let is_short = self.starting || self.probe.is_running();
-        let period = if is_short { start_period(self.rate, grtt) } else { PERIOD };
+        let doubled = self.rate.saturating_mul(2);
+        let period = if is_short { start_period(doubled, grtt) } else { PERIOD };
         // While that is not known a rate that it set stands.
         let unknown = if self.limit == Limit::Local { HELD_BACK_MIN } else { 0.0 };
         let uptake = uptake();
@@ -266,8 +267,9 @@ impl Governor {
         self.starting = self.climb.stop();
         self.probe.end(now);
         self.limit = Limit::Local;
-        let taken = self.reach.limit(taken.max(part(self.rate, HELD_BACK_RATE_MIN)));
-        self.set_rate(taken + taken / STEPS);
+        let taken = taken.clamp(part(self.rate, HELD_BACK_RATE_MIN), self.rate);
+        self.reach.limit(taken);
+        self.set_rate((taken + taken / STEPS).min(self.rate));
     }
 
     fn on_loss(&mut self, now: Instant, loss: f64, excess: f64, held_back: f64) {
@@ -302,8 +304,8 @@ impl Governor {
                 Limit::Local | Limit::Hosts => self.reach.step(self.limit, self.rate),
                 Limit::Network => self.search.step(now, self.rest_until, self.rate),
             };
-            self.set_rate((self.rate + step.max(RATE_MIN / STEPS)).min(self.climb.top()));
             self.reach.reached(self.rate);
+            self.set_rate((self.rate + step.max(RATE_MIN / STEPS)).min(self.climb.top()));
             self.starting &= self.rate < self.rate_max.min(self.climb.top());
         }
         self.is_first_rest &= now < self.rest_until;
@@ -348,7 +350,7 @@ impl Governor {
         let share = if is_host { SHARE_OF_HOSTS } else { self.search.on_full(through) };
         let kept = part(self.rate, (1.0 - excess).max(share_min));
         if is_host && !self.starting && !self.samples.hosts_drop() {
-            self.reach.limit_for_a_moment(self.rate, kept);
+            self.reach.limit_for_a_moment(self.rate, part(self.rate, 1.0 - excess), kept);
         } else {
             self.reach.limit(kept);
         }
@@ -505,6 +507,19 @@ mod tests {
         let slow = GIGABIT / 20;
         assert!(rates[1..30].iter().all(|rate| (slow..slow * 13 / 10).contains(rate)), "{rates:?}");
         assert!(rates[59] > GIGABIT && rates[59] < GIGABIT * 13 / 10, "{rates:?}");
+    }
+
+    #[test]
+    fn a_machine_that_is_held_up_never_raises_the_rate() {
+        let mut trial = Trial::new(GIGABIT, GIGABIT);
+        trial.run(3, |_| 0.0);
+        trial.period_held_back(&[(0, 0.0)], 0.2);
+        trial.run(2, |_| 0.0);
+        trial.sent += 10_000;
+        assert!(trial.report(1, Keeping { socket_loss: 0.4, ..KEEPS_UP }, 4));
+        let rate = trial.governor.rate();
+        trial.period_held_back(&[], 0.1);
+        assert!((rate * 8 / 10..=rate).contains(&trial.governor.rate()), "{rate}");
     }
 
     #[test]

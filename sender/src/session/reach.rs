@@ -8,28 +8,27 @@ use super::search::Limit;
 pub(super) struct Reach {
     /// The rate that got through then, or has since.
     through: u64,
-    /// Up, since then.
-    steps: u32,
+    /// By how much it goes up next where that has been reached again.
+    step: u64,
 }
 
 impl Reach {
     pub(super) const fn new(rate_max: u64) -> Self {
-        Self { through: rate_max, steps: 0 }
+        Self { through: rate_max, step: rate_max / STEPS }
     }
 
-    /// No more than this, which it returns, gets through.
-    pub(super) const fn limit(&mut self, through: u64) -> u64 {
-        *self = Self { through, steps: 0 };
-        through
+    /// No more than this gets through.
+    pub(super) const fn limit(&mut self, through: u64) {
+        *self = Self { through, step: through / STEPS };
     }
 
-    /// No more than this of `rate` does now, but nothing was lost: it may be so for a moment,
-    /// because of what else runs on that machine.
-    pub(super) fn limit_for_a_moment(&mut self, rate: u64, through: u64) {
+    /// So much of `rate` gets through now, but nothing was lost: it may be so for a moment, because
+    /// of what else runs on that machine. Else no more than `kept` is taken to do.
+    pub(super) fn limit_for_a_moment(&mut self, rate: u64, through: u64, kept: u64) {
         let before = rate.min(self.through);
-        let is_moment = through > before / 2;
+        let is_moment = through >= before / 2;
         let remembered = if is_moment { before - before / FORGETTING } else { 0 };
-        self.limit(through.max(remembered));
+        self.limit(kept.max(remembered));
     }
 
     /// So much got through.
@@ -39,13 +38,12 @@ impl Reach {
 
     /// By how much to raise the rate while machines of this kind are its limit.
     pub(super) fn step(&mut self, limit: Limit, rate: u64) -> u64 {
-        let first = self.through / STEPS;
         match limit {
             Limit::Local => rate / STEPS_LOCAL,
-            _ if rate < self.through - first => (self.through - rate) / 2,
+            _ if rate < self.through - self.through / STEPS => (self.through - rate) / 2,
             _ => {
-                self.steps += 1;
-                first << (self.steps - 1).min(4)
+                let next = self.step.saturating_mul(2).min(self.through);
+                std::mem::replace(&mut self.step, next)
             }
         }
     }
@@ -66,8 +64,9 @@ mod tests {
     /// The rates that follow one in five periods.
     fn climb(reach: &mut Reach, mut rate: u64) -> Vec<u64> {
         let mut next = || {
-            rate += reach.step(Limit::Hosts, rate);
+            let step = reach.step(Limit::Hosts, rate);
             reach.reached(rate);
+            rate += step;
             rate
         };
         (0..5).map(|_| next()).collect()
@@ -77,18 +76,19 @@ mod tests {
     fn hosts_are_tried_by_larger_and_larger_steps() {
         let mut reach = Reach::new(10_000);
         reach.limit(800);
-        assert_eq!(climb(&mut reach, 760), [860, 1_074, 1_610, 3_218, 9_650]);
+        assert_eq!(climb(&mut reach, 760), [860, 1_060, 1_460, 2_260, 3_320]);
     }
 
     #[test]
     fn what_may_have_been_a_moment_s_is_half_made_up_for_at_once() {
         let mut reach = Reach::new(10_000);
-        reach.limit_for_a_moment(1_000, 600);
+        reach.limit_for_a_moment(1_000, 600, 600);
         assert_eq!(climb(&mut reach, 570)[..3], [722, 798, 907], "towards 875");
         reach.limit(1_000);
-        reach.limit_for_a_moment(2_000, 600);
-        assert_eq!(climb(&mut reach, 570)[0], 722, "2,000 never got through");
-        reach.limit_for_a_moment(1_000, 400);
-        assert_eq!(climb(&mut reach, 380)[0], 430, "less than half is none");
+        reach.limit_for_a_moment(2_000, 600, 1_000);
+        assert_eq!(climb(&mut reach, 950)[0], 1_075, "half of the rate");
+        reach.limit(1_000);
+        reach.limit_for_a_moment(1_000, 400, 500);
+        assert_eq!(climb(&mut reach, 475)[0], 537, "less than half is none");
     }
 }

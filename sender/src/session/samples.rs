@@ -28,7 +28,7 @@ pub(super) struct Sample {
     /// receiver's floor that chance does not explain, or what it could not take in.
     pub(super) excess: f64,
     pub(super) is_host: bool,
-    /// Its sockets dropped more than chance explains.
+    /// Its sockets dropped more than next to nothing.
     pub(super) drops: bool,
     /// It answers a poll.
     pub(super) was_asked: bool,

@@ -1,6 +1,7 @@
 //! An image from one end to the other: the work that every transfer consists of, and nothing
 //! beside it.
 
+use std::collections::BTreeMap;
 use std::error::Error;
 use std::fs::File;
 use std::net::SocketAddr;
@@ -27,7 +28,10 @@ use super::{OVERHEAD, Path, Seconds, report};
 pub(super) struct SendOptions {
     #[command(flatten)]
     path: Path,
-    /// Give up if the receiver writes nothing for so long
+    /// How many receivers there are
+    #[arg(long, value_name = "N", default_value = "1")]
+    receivers: usize,
+    /// Give up if none of them writes anything for so long
     #[arg(long, value_name = "TIME", default_value = "30")]
     timeout: Seconds,
     /// The image
@@ -48,7 +52,7 @@ pub(super) struct ReceiveOptions {
     output: PathBuf,
 }
 
-/// Sends block after block, no further ahead of the receiver than its socket can bear.
+/// Sends block after block, no further ahead of any receiver than its socket can bear.
 pub(super) fn send(options: &SendOptions) -> Result<serde_json::Value, Box<dyn Error>> {
     let (path, file) = (&options.path, File::open(&options.image)?);
     let interface = path.interface()?;
@@ -56,23 +60,29 @@ pub(super) fn send(options: &SendOptions) -> Result<serde_json::Value, Box<dyn E
     let symbol_size = usize::from(layout.symbol_size());
     let socket = Arc::new(NodeSocket::open(&interface, 1, 0)?);
     socket.set_send_buffer(SEND_BUFFER)?;
+    socket.set_receive_buffer(PROGRESS_BUFFER)?;
     socket.set_receive_timeout(Some(options.timeout.0))?;
     let pool = BatchPool::new(1, BatchLayout::plain(PROGRESS_OCTETS));
+    let mut written = BTreeMap::new();
     let mut progress = BatchReceiver::new(Arc::clone(&socket), pool)?;
     let mut sender = BatchSender::new(socket, path.offload());
     let mut buffer = vec![0; usize::try_from(layout.block_size())?];
     let mut index = IndexBuilder::new(layout.blocks());
     let begun = Instant::now();
-    let (mut datagrams, mut written) = (0, 0);
+    let (mut datagrams, mut by_all) = (0, 0);
     for block in 0..layout.blocks() {
         let range = layout.block_range(block);
         let octets = &mut buffer[..layout.block_len(block) as usize];
         file.read_exact_at(octets, range.start)?;
         index.insert(block, BlockDigest::of(&layout, block, octets).ok_or("no such block")?);
-        while range.end > written + AHEAD_MAX {
-            let batch = progress.receive()?.ok_or("the receiver writes nothing")?;
-            let told = batch.datagrams().filter_map(|(_, datagram)| number(datagram, 0));
-            written = told.fold(written, u64::max);
+        while range.end > by_all + AHEAD_MAX {
+            let batch = progress.receive()?.ok_or("no receiver writes anything")?;
+            for (receiver, datagram) in batch.datagrams() {
+                written.insert(*receiver, number(datagram, 0).unwrap_or(0));
+            }
+            if written.len() >= options.receivers {
+                by_all = written.values().copied().min().unwrap_or(0);
+            }
         }
         for (burst, run) in (0u64..).zip(octets.chunks(BURST_DATAGRAMS * symbol_size)) {
             let offset = range.start + burst * (BURST_DATAGRAMS * symbol_size) as u64;
@@ -201,5 +211,7 @@ fn layout(interface: &Interface, bytes: u64) -> Result<Layout, Box<dyn Error>> {
 
 /// Half of what the receiver's socket holds even packet by packet.
 const AHEAD_MAX: u64 = 16 << 20;
+/// What all that lie within that distance may tell.
+const PROGRESS_BUFFER: usize = 1 << 20;
 /// A number.
 const PROGRESS_OCTETS: usize = 8;

@@ -17,7 +17,7 @@ pub(crate) enum Peer {
     Imgcast { sender: &'static [&'static str], receiver: &'static [&'static str] },
     /// Random octets without a protocol, over IPv4.
     Raw,
-    /// The image without a protocol, over IPv4, to one receiver.
+    /// The image without a protocol, over IPv4.
     RawImage,
     /// udpcast in its usual mode: full duplex, slices acknowledged by all.
     Udpcast,
@@ -95,7 +95,8 @@ impl Peer {
             }
             Self::RawImage => {
                 let mut command = program(Path::new(RAW));
-                command.args(["send-image", "--interface", "eth0"]).arg(stage.image);
+                command.args(["send-image", "--interface", "eth0", "--receivers"]);
+                command.arg(receivers.to_string()).arg(stage.image);
                 command
             }
             Self::Udpcast => {

@@ -18,7 +18,7 @@ pub(crate) struct Row {
 /// All of them.
 pub(crate) fn rows() -> Vec<Row> {
     let losses = |losses: &'static [u32], row: fn(u32) -> Row| losses.iter().map(move |l| row(*l));
-    [one_fast(), eight_fast(), floor_whole()]
+    [one_fast(), eight_fast(), floor_whole(), floor_eight()]
         .into_iter()
         .chain(losses(&[0, 10, 50], packets))
         .chain([floor_packets()])
@@ -69,6 +69,11 @@ fn floor_whole() -> Row {
     floor("floor-1", what, Network::whole(1), Spec::random(2048))
 }
 
+fn floor_eight() -> Row {
+    let what = "what fast-8 takes without a protocol, 512 MiB";
+    floor("floor-8", what, Network::whole(8), Spec::random(512))
+}
+
 fn floor_packets() -> Row {
     let what = "what packets-0 takes without a protocol, 1 GiB";
     floor("floor-packets-0", what, Network::packets(0), Spec::random(1024))
@@ -100,10 +105,12 @@ fn packets(loss_per_mille: u32) -> Row {
     let (network, image) = (Network::packets(loss_per_mille), Spec::random(1024));
     let least = if loss_per_mille < 50 { 0.6 } else { 0.45 };
     let what = format!("offloads off, 1 receiver, {}, 1 GiB in tmpfs", percent(loss_per_mille));
-    let cases = vec![raw(network), case("imgcast", network, image), raw(network)];
+    let known = Case { start: Start::Indexed, ..case("imgcast-indexed", network, image) };
+    let cases = vec![raw(network), case("imgcast", network, image), known, raw(network)];
     let checks = vec![
         at_least(Value::Gigabits("raw"), RAW_PACKETS_GIGABITS),
         at_least(Value::Goodput("imgcast", "raw"), least),
+        Check { value: Value::Goodput("imgcast-indexed", "raw"), bound: Bound::Any },
     ];
     row(&format!("packets-{}", loss_per_mille / 10), &what, cases, checks)
 }

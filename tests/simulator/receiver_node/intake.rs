@@ -287,7 +287,7 @@ impl ReceiverNode {
         }
         let behind = Behind {
             crowded: intake.batches.len() >= GROUP_BATCHES / 2,
-            more,
+            more: (socket == Socket::Group).then_some(more),
             waited: self.session.lag(),
             room_bytes: intake.config.buffer_bytes,
         };
