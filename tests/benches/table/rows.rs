@@ -33,11 +33,10 @@ pub(crate) fn rows() -> Vec<Row> {
 fn one_fast() -> Row {
     let network = Network::whole(1);
     let image = Spec::random(2048);
-    let known = Case { start: Start::Indexed, ..case("imgcast-indexed", network, image) };
     let cases = vec![
         raw(network),
         case("imgcast", network, image),
-        known,
+        indexed("imgcast-indexed", network, image),
         peer("udpcast", Peer::Udpcast, network, image),
         peer("uftp", Peer::Uftp, network, image),
         raw(network),
@@ -83,7 +82,7 @@ fn floor(name: &str, what: &str, network: Network, image: Spec) -> Row {
     let cases = vec![
         raw(network),
         peer("raw-image", Peer::RawImage, network, image),
-        Case { start: Start::Indexed, ..case("imgcast-indexed", network, image) },
+        indexed("imgcast-indexed", network, image),
         case("imgcast", network, image),
         peer("raw-image", Peer::RawImage, network, image),
         peer("udpcast", Peer::Udpcast, network, image),
@@ -105,8 +104,12 @@ fn packets(loss_per_mille: u32) -> Row {
     let (network, image) = (Network::packets(loss_per_mille), Spec::random(1024));
     let least = if loss_per_mille < 50 { 0.6 } else { 0.45 };
     let what = format!("offloads off, 1 receiver, {}, 1 GiB in tmpfs", percent(loss_per_mille));
-    let known = Case { start: Start::Indexed, ..case("imgcast-indexed", network, image) };
-    let cases = vec![raw(network), case("imgcast", network, image), known, raw(network)];
+    let cases = vec![
+        raw(network),
+        case("imgcast", network, image),
+        indexed("imgcast-indexed", network, image),
+        raw(network),
+    ];
     let checks = vec![
         at_least(Value::Gigabits("raw"), RAW_PACKETS_GIGABITS),
         at_least(Value::Goodput("imgcast", "raw"), least),
@@ -117,7 +120,7 @@ fn packets(loss_per_mille: u32) -> Row {
 
 fn gigabit(loss_per_mille: u32) -> Row {
     let network = Network::links(1, 1_000, loss_per_mille);
-    let image = Case { start: Start::Indexed, ..case("imgcast", network, RANDOM_4_GIB) };
+    let image = indexed("imgcast", network, RANDOM_4_GIB);
     let least = match loss_per_mille {
         0 => 0.97,
         10 => 0.94,
@@ -187,10 +190,9 @@ fn resident(name: &str, image: Spec) -> Row {
 
 fn zeroes() -> Row {
     let network = Network::links(1, 1_000, 0);
-    let indexed = |name, image| Case { start: Start::Indexed, ..case(name, network, image) };
     let cases = vec![
-        indexed("data", Spec::random(3 << 10)),
-        indexed("sparse", Spec { mib: 10 << 10, ..Spec::random(3 << 10) }),
+        indexed("data", network, Spec::random(3 << 10)),
+        indexed("sparse", network, Spec { mib: 10 << 10, ..Spec::random(3 << 10) }),
     ];
     let checks = vec![
         at_most(Value::Time("sparse", "data"), 1.05),
@@ -223,6 +225,11 @@ fn row(name: &str, what: &str, cases: Vec<Case>, checks: Vec<Check>) -> Row {
 
 fn case(name: &'static str, network: Network, image: Spec) -> Case {
     peer(name, Peer::IMGCAST, network, image)
+}
+
+/// imgcast with an image that has been sent before.
+fn indexed(name: &'static str, network: Network, image: Spec) -> Case {
+    Case { start: Start::Indexed, ..case(name, network, image) }
 }
 
 fn peer(name: &'static str, peer: Peer, network: Network, image: Spec) -> Case {
