@@ -150,12 +150,13 @@ impl<'a> Driver<'a> {
                 Some(arrival) = self.arrivals.recv() => self.arrived(arrival)?,
                 () = tokio::time::sleep_until(wake_at.into()) => {}
             }
-            self.session.handle_timeout(now());
+            let now = now();
+            self.session.handle_drain(now, self.store.drain_kilobytes_per_second());
+            self.session.handle_timeout(now);
         }
     }
 
     fn tick(&mut self) {
-        self.session.handle_drain(self.store.drain_kilobytes_per_second());
         let now = now();
         self.report.progress(now, &self.session.status(now), self.store.proved_blocks());
     }

@@ -81,8 +81,9 @@ pub(super) fn now() -> Instant {
     Instant::now()
 }
 
-/// Busy time after which the past counts half: several flushes of a disk that makes 50 MB/s.
-const MEMORY: Duration = Duration::from_secs(2);
+/// Busy time after which the past counts half: a disk whose cache is full is a slow one from then
+/// on. (With 2 s a target that became four times slower was sent too much for as many.)
+const MEMORY: Duration = Duration::from_millis(500);
 
 #[cfg(test)]
 mod tests {

@@ -46,6 +46,8 @@ pub(super) struct Asking {
     sent_at: Instant,
     /// With what was sent then.
     said_behind: bool,
+    /// Less than a quarter of the memory is free, or was and half of it has not been since.
+    is_short: bool,
     bucket: Bucket,
     network_loss: f64,
 }
@@ -80,6 +82,7 @@ impl Asking {
             report: None,
             sent_at: now,
             said_behind: false,
+            is_short: false,
             bucket: Bucket::new(now, 0.0),
             network_loss: 0.0,
         }
@@ -321,6 +324,18 @@ impl Session {
     /// Says soon that it is behind, unless it said so just now.
     pub(super) fn report_soon(&mut self, now: Instant) {
         if !self.asking.said_behind || now >= self.asking.sent_at + REPORT_RETRY {
+            self.asking.report_soon(now, &mut self.prng);
+        }
+    }
+
+    /// Says soon that the target takes less than what comes, once when memory begins to run short
+    /// of it: at many times the rate that is left of it within milliseconds.
+    pub(super) fn report_shortage(&mut self, now: Instant) {
+        let (free, all) = (self.free_blocks(), self.memory_blocks());
+        let enough = if self.asking.is_short { all / 2 } else { all / 4 };
+        let is_short = self.drain_kilobytes > 0 && free < enough;
+        let was_short = std::mem::replace(&mut self.asking.is_short, is_short);
+        if is_short && !was_short {
             self.asking.report_soon(now, &mut self.prng);
         }
     }

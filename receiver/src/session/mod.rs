@@ -224,8 +224,9 @@ impl Session {
     }
 
     /// What the target takes, in kB/s.
-    pub const fn handle_drain(&mut self, kilobytes_per_second: u32) {
+    pub fn handle_drain(&mut self, now: Instant, kilobytes_per_second: u32) {
         self.drain_kilobytes = kilobytes_per_second;
+        self.report_shortage(now);
     }
 
     /// How long the group's datagrams wait before they are worked off, compared with the shortest

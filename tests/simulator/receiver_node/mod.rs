@@ -62,7 +62,6 @@ pub(crate) struct ReceiverNode {
     /// What the disk has proved to take.
     drain: DrainRate,
     stored: u32,
-    drain_told_at: Duration,
     /// Where not everything is got through at once.
     intake: Option<Intake>,
     /// Datagrams that its sockets had no room for, and when.
@@ -131,7 +130,6 @@ impl ReceiverNode {
             disk_free_at: Duration::ZERO,
             drain: DrainRate::default(),
             stored: 0,
-            drain_told_at: Duration::ZERO,
             intake: config.intake.map(|intake| Intake::new(around, intake)),
             drops: Vec::new(),
             joins_sent: 0,

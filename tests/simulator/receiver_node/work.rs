@@ -180,12 +180,11 @@ impl ReceiverNode {
         }
     }
 
-    /// Tells the session what the disk takes, as often as the driver does.
+    /// Tells the session what the disk takes.
     pub(super) fn tell_drain(&mut self, around: &Surroundings) {
         self.stored += 1;
-        if self.stored >= KNOWN_BLOCKS_MIN && around.now >= self.drain_told_at + DRAIN_TOLD_EVERY {
-            self.drain_told_at = around.now;
-            self.session.handle_drain(self.drain.kilobytes_per_second());
+        if self.stored >= KNOWN_BLOCKS_MIN {
+            self.session.handle_drain(around.instant(), self.drain.kilobytes_per_second());
         }
     }
 
@@ -247,6 +246,5 @@ impl ReceiverNode {
 
 /// The first blocks say nothing about the thousandth.
 const KNOWN_BLOCKS_MIN: u32 = 16;
-const DRAIN_TOLD_EVERY: Duration = Duration::from_millis(200);
 /// A decode or a hash takes some hundred microseconds, and waits for others.
 const THINKING_MICROS_MAX: u64 = 2_000;

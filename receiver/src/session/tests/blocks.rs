@@ -269,7 +269,7 @@ fn a_receiver_that_is_behind_says_so_and_what_it_gets_through() {
     let whole = BlockRange { first: 0, run: BLOCKS, symbols: WHOLE };
     table.sync(&[whole]);
     table.run(Duration::from_millis(500));
-    table.session.handle_drain(90_000);
+    table.session.handle_drain(table.now, 90_000);
     table.needs();
     let mut reports = Vec::new();
     for _ in 0..20 {
@@ -280,6 +280,44 @@ fn a_receiver_that_is_behind_says_so_and_what_it_gets_through() {
     }
     assert!(reports.len() >= 9, "{}", reports.len());
     assert!(reports.iter().all(|report| report.flags.behind && report.drain_kilobytes == 50_000));
+}
+
+#[test]
+fn a_receiver_whose_memory_runs_short_says_so_at_once_and_once() {
+    let mut table = Table::receiving();
+    table.session.config.memory = Memory::for_blocks(8, 1 << 14);
+    let whole = BlockRange { first: 0, run: BLOCKS, symbols: WHOLE };
+    // All blocks of which a symbol is here take memory until they are written.
+    let mut reports_when = |drain_kilobytes, blocks: &[u32], written: &[u32]| {
+        table.sync(&[whole]);
+        for &block in blocks {
+            table.symbols(block, 0..1, 16);
+        }
+        for &block in written {
+            table.symbols(block, 1..16, 16);
+            table.checked(BlockId::image(block), Checked::Whole);
+            table.session.handle_stored(table.now, block);
+        }
+        table.needs();
+        for _ in 0..20 {
+            table.session.handle_drain(table.now, drain_kilobytes);
+            table.run(Duration::from_millis(1));
+        }
+        table.needs().into_iter().map(|need| (need.free_blocks, need.drain_kilobytes)).collect()
+    };
+    let none: [(u16, u32); 0] = [];
+    let mut reports: Vec<(u16, u32)> = reports_when(90_000, &[0, 1, 2, 4, 5, 6], &[]);
+    assert_eq!(reports, none, "a quarter is free");
+    reports = reports_when(0, &[7], &[]);
+    assert_eq!(reports, none, "what it takes is not known");
+    reports = reports_when(90_000, &[], &[]);
+    assert_eq!(reports, [(1, 90_000)]);
+    reports = reports_when(80_000, &[8], &[0, 1]);
+    assert_eq!(reports, none, "it said so, and is short still");
+    reports = reports_when(80_000, &[], &[2, 4]);
+    assert_eq!(reports, none, "half is free");
+    reports = reports_when(70_000, &[9], &[]);
+    assert_eq!(reports, none);
 }
 
 #[test]

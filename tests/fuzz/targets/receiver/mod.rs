@@ -167,7 +167,7 @@ impl Table {
                 2 => self.session.handle_overflow(input.u64()),
                 _ => self.session.handle_pace(self.now, input.chance().then(|| input.u32())),
             },
-            22 => self.session.handle_drain(input.u32()),
+            22 => self.session.handle_drain(self.now, input.u32()),
             _ => self.pass(input.time()),
         }
         self.drain();
