@@ -200,7 +200,8 @@ pub(super) fn open_in(root: &Path, number: DeviceNumber) -> Vec<DeviceUse> {
 
 /// Processes that have the device, a partition of it or its disk open for writing, and those that
 /// have locked a partition or the disk: its own lock is for whoever takes it to judge. Who only
-/// reads it is not among them.
+/// reads it is not among them. Of a loop device the file that it shows counts as well: a sender
+/// has that locked.
 pub(super) fn writers_of(root: &Path, number: DeviceNumber) -> Vec<DeviceUse> {
     let family = family_of(root, number);
     let opened = openers(root, |link| behind(link, &family).map(|it| (it.number, path_of(it))));
@@ -213,7 +214,29 @@ pub(super) fn writers_of(root: &Path, number: DeviceNumber) -> Vec<DeviceUse> {
             is_used.then_some(DeviceUse::LockedBy { device, name, process })
         }
     });
+    let shown = family.iter().filter_map(BlockDevice::backing_file);
+    uses.chain(shown.flat_map(|file| writers_of_file(root, &file))).collect()
+}
+
+/// Processes that may write to a file or have locked it; none of one that is found no more.
+fn writers_of_file(root: &Path, path: &Path) -> Vec<DeviceUse> {
+    let Ok(file) = fs::metadata(path) else { return Vec::new() };
+    let is_it = |link: &Path| fs::metadata(link).is_ok_and(|it| is_same(&it, &file));
+    let opened = openers(root, |link| is_it(link).then_some(()));
+    let uses = opened.into_iter().filter_map(|it| {
+        let (device, name, process) = (path.display().to_string(), it.name, it.process);
+        if it.may_write {
+            Some(DeviceUse::Written { device, name, process })
+        } else {
+            it.holds_lock.then_some(DeviceUse::LockedBy { device, name, process })
+        }
+    });
     uses.collect()
+}
+
+/// Whether two files are one.
+fn is_same(one: &Metadata, other: &Metadata) -> bool {
+    (one.dev(), one.ino()) == (other.dev(), other.ino())
 }
 
 /// The device, its partitions and the disk that it is a partition of.
@@ -243,7 +266,7 @@ fn behind<'a>(link: &Path, family: &'a [BlockDevice]) -> Option<&'a BlockDevice>
 pub(super) fn locked_by(root: &Path, path: &Path, of: &Metadata) -> Vec<DeviceUse> {
     let is_it = |it: &Metadata| {
         let is_device = of.file_type().is_block_device() && it.file_type().is_block_device();
-        is_device && it.rdev() == of.rdev() || (it.dev(), it.ino()) == (of.dev(), of.ino())
+        is_device && it.rdev() == of.rdev() || is_same(it, of)
     };
     let openers = openers(root, |link| fs::metadata(link).is_ok_and(|it| is_it(&it)).then_some(()));
     let mut uses: Vec<DeviceUse> = openers
@@ -263,10 +286,8 @@ pub(super) fn locked_by(root: &Path, path: &Path, of: &Metadata) -> Vec<DeviceUs
 
 /// Loop devices that show this file, which was seen to be `file`, and what uses them.
 pub(super) fn uses_of_file(root: &Path, path: &Path, file: &Metadata) -> Vec<DeviceUse> {
-    let is_it = |behind: &Path| {
-        let is_same = |it: Metadata| (it.dev(), it.ino()) == (file.dev(), file.ino());
-        behind == path || fs::metadata(behind).is_ok_and(is_same)
-    };
+    let is_it =
+        |behind: &Path| behind == path || fs::metadata(behind).is_ok_and(|it| is_same(&it, file));
     let mut uses = Vec::new();
     for device in BlockDevice::all(root) {
         if device.backing_file().is_some_and(|behind| is_it(&behind)) {
@@ -583,6 +604,39 @@ mod tests {
         assert_eq!(uses("8:0"), [whole, part]);
         assert_eq!(uses("8:1"), [whole, disk]);
         assert_eq!(uses("9:9"), [""; 0]);
+    }
+
+    #[test]
+    fn whoever_writes_to_the_file_that_a_loop_device_shows_or_has_it_locked_is_named() {
+        let machine = machine("", "");
+        machine.write("srv/disk.img", "");
+        let path = machine.root().join("srv/disk.img");
+        machine.add("loop3", "7:3");
+        machine.add("loop3/loop3p1", "259:1");
+        machine.set("loop3", "loop/backing_file", &format!("{}\n", path.display()));
+        let lock = "lock:\t1: FLOCK  ADVISORY  READ 7 00:05:9 0 EOF\n";
+        for (process, flags, lock) in [(4, "02", ""), (5, "0", ""), (6, "0", lock)] {
+            machine.write(&format!("proc/{process}/comm"), &format!("p{process}\n"));
+            let about = format!("pos:\t0\nflags:\t{flags}\n{lock}");
+            machine.write(&format!("proc/{process}/fdinfo/3"), &about);
+            let link = machine.root().join(format!("proc/{process}/fd/3"));
+            fs::create_dir_all(link.parent().unwrap()).unwrap();
+            symlink(&path, link).unwrap();
+        }
+        let uses = |number: &str| -> Vec<String> {
+            let uses = writers_of(machine.root(), DeviceNumber::parse(number).unwrap());
+            uses.iter().map(DeviceUse::to_string).collect()
+        };
+        let shown = path.display();
+        let writer = format!(
+            "{shown} is open for writing in p4, process 4 (end that as it should be ended, or: \
+             kill 4)"
+        );
+        let sender = format!("{shown} is locked by p6, process 6 (kill 6)");
+        assert_eq!(uses("7:3"), [writer.clone(), sender.clone()]);
+        assert_eq!(uses("259:1"), [writer, sender], "a partition of it");
+        fs::remove_file(&path).unwrap();
+        assert_eq!(uses("7:3"), [""; 0]);
     }
 
     #[test]
