@@ -116,6 +116,41 @@ fn where_nothing_is_joined_more_is_read_at_a_time_and_a_burst_is_whole_all_the_s
 }
 
 #[test]
+fn after_many_single_datagrams_joining_is_tried_again() {
+    let group = group(Family::V4);
+    let mut receiver = group_receiver(group, BatchLayout::COALESCED);
+    let octets = [3; 100];
+    let run = [Datagram::whole(&octets); 64];
+    // How many datagrams were joined at most.
+    let mut pass_on = |sender: &mut BatchSender| {
+        sender.send_run(&run, group).unwrap();
+        let (mut left, mut joined) = (run.len(), 1);
+        while left > 0 {
+            let batch = receiver.receive().unwrap().unwrap();
+            joined = joined.max(batch.datagrams_joined());
+            left -= batch.datagrams().count();
+        }
+        joined
+    };
+    let mut single = sender(Family::V4, Offload::Off);
+    let mut bursts = sender(Family::V4, Offload::IfAvailable);
+    assert!(pass_on(&mut bursts) > 1, "at first they are joined");
+    for _ in 0..20 {
+        assert_eq!(pass_on(&mut single), 1);
+    }
+    let mut datagrams = 0;
+    // Fewer single ones at a time than end joining.
+    while pass_on(&mut bursts) == 1 && datagrams < 1_000_000 {
+        datagrams += 64;
+        for _ in 0..4 {
+            datagrams += 64;
+            pass_on(&mut single);
+        }
+    }
+    assert!((250_000..300_000).contains(&datagrams), "{datagrams}");
+}
+
+#[test]
 fn mixed_and_empty_datagrams_arrive_as_they_were_sent() {
     let group = group(Family::V4);
     let octets = [9; 500];

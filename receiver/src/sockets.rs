@@ -53,11 +53,17 @@ pub(crate) struct Sockets {
     sender: BatchSender,
     counter: u64,
     arrivals: mpsc::Sender<Arrival>,
-    rendezvous: Option<(Arc<GroupSocket>, Reader)>,
-    data: Option<(Arc<GroupSocket>, Reader)>,
-    /// What was granted to the data group's socket, which holds about as much.
-    room_bytes: usize,
+    rendezvous: Option<Membership>,
+    data: Option<Membership>,
     _own: Reader,
+}
+
+/// A group that is read.
+struct Membership {
+    socket: Arc<GroupSocket>,
+    /// What was granted to the socket, which holds about as much.
+    room_bytes: usize,
+    _reader: Reader,
 }
 
 /// A thread that reads until this is dropped.
@@ -87,14 +93,13 @@ impl Sockets {
             arrivals,
             rendezvous: None,
             data: None,
-            room_bytes: 0,
             _own: reader,
         };
         if let Some(group) = rendezvous {
             let octets = sockets.interface.max_datagram_octets();
             let pool = BatchPool::new(RENDEZVOUS_BATCHES, BatchLayout::plain(octets));
-            let (socket, _) = sockets.listen(group, RENDEZVOUS_BUFFER, pool, Via::Rendezvous)?;
-            sockets.rendezvous = Some(socket);
+            let membership = sockets.listen(group, RENDEZVOUS_BUFFER, pool, Via::Rendezvous)?;
+            sockets.rendezvous = Some(membership);
         }
         Ok((sockets, queue))
     }
@@ -103,36 +108,35 @@ impl Sockets {
     pub(crate) fn join(&mut self, group: SocketAddr) -> Result<(), Error> {
         self.data = None;
         let pool = BatchPool::new(DATA_BATCHES, layout(&self.interface, self.offload));
-        let (socket, room_bytes) = self.listen(group, RECEIVE_BUFFER, pool, Via::Group)?;
-        (self.data, self.room_bytes) = (Some(socket), room_bytes);
+        self.data = Some(self.listen(group, RECEIVE_BUFFER, pool, Via::Group)?);
         Ok(())
     }
 
     /// How much may wait in the socket of the data group, roughly.
-    pub(crate) const fn room_bytes(&self) -> usize {
-        self.room_bytes
+    pub(crate) fn room_bytes(&self) -> usize {
+        self.data.as_ref().map_or(0, |membership| membership.room_bytes)
     }
 
-    /// Joins a group and reads what comes from it; returns how much may wait to be read, too.
+    /// Joins a group and reads what comes from it.
     fn listen(
         &self,
         group: SocketAddr,
         buffer_bytes: usize,
         pool: BatchPool,
         via: Via,
-    ) -> Result<((Arc<GroupSocket>, Reader), usize), Error> {
+    ) -> Result<Membership, Error> {
         let (socket, grant) = GroupSocket::join(&self.interface, group, buffer_bytes)?;
         debug!(%group, interface = %self.interface.name, granted = grant.granted_bytes, "joined");
         socket.set_receive_timeout(Some(READER_TIMEOUT))?;
         let socket = Arc::new(socket);
         let reader = Reader::start(Arc::clone(&socket), grant, pool, via, &self.arrivals)?;
-        Ok(((socket, reader), grant.granted_bytes))
+        Ok(Membership { socket, room_bytes: grant.granted_bytes, _reader: reader })
     }
 
     /// Leaves all groups and joins them again.
     pub(crate) fn renew(&self) {
-        for (socket, _) in self.data.iter().chain(&self.rendezvous) {
-            if let Err(error) = socket.renew() {
+        for membership in self.data.iter().chain(&self.rendezvous) {
+            if let Err(error) = membership.socket.renew() {
                 debug!(%error, "membership not renewed");
             }
         }

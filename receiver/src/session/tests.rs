@@ -202,7 +202,14 @@ impl Table {
     }
 
     fn sync_with(&mut self, covers_first: u32, planned: &[BlockRange], change: impl Fn(&mut Sync)) {
-        let mut sync = Sync {
+        let mut sync = Sync { covers_first, planned: planned.to_vec(), ..Self::empty_sync() };
+        change(&mut sync);
+        self.hear(Via::Group, Message::Sync(sync));
+    }
+
+    /// It covers all of the image, of which nothing is planned.
+    fn empty_sync() -> Sync {
+        Sync {
             time_micros: 1,
             grtt: imgcast_common::timing::quantise_rtt(Duration::from_millis(2)),
             group_log2: 0,
@@ -211,12 +218,10 @@ impl Table {
             repair_share: 0,
             state: SenderState::Sending,
             poll: Poll::default(),
-            covers_first,
+            covers_first: 0,
             covers_end: BLOCKS,
-            planned: planned.to_vec(),
-        };
-        change(&mut sync);
-        self.hear(Via::Group, Message::Sync(sync));
+            planned: Vec::new(),
+        }
     }
 
     fn symbol_of(

@@ -68,6 +68,32 @@ fn another_session_of_the_same_image_takes_over_and_verified_blocks_stay() {
 }
 
 #[test]
+fn the_clock_of_the_session_before_is_not_compared_with_that_of_the_next() {
+    let mut table = Table::receiving();
+    let sync_at = |table: &mut Table, session, micros| {
+        let sync = Sync { time_micros: micros, ..Table::empty_sync() };
+        table.hear_in(session, Via::Group, &Message::Sync(sync));
+    };
+    sync_at(&mut table, SESSION, 900_000_000);
+    table.run(Duration::from_millis(30));
+    sync_at(&mut table, SESSION, 900_010_000);
+    let waited = table.session.lag();
+    assert!(waited.abs_diff(Duration::from_millis(20)) < Duration::from_millis(1), "{waited:?}");
+    table.run(Duration::from_secs(3));
+    table.offer(SessionId(9), "disk", 1);
+    assert_eq!(table.session.lag(), Duration::ZERO);
+    table.session.handle_joined(table.now);
+    table.run(Duration::from_millis(100));
+    table.welcome_in(SessionId(9));
+    sync_at(&mut table, SessionId(9), 5_000_000);
+    assert_eq!(table.session.lag(), Duration::ZERO, "its clock began later");
+    table.run(Duration::from_millis(30));
+    sync_at(&mut table, SessionId(9), 5_010_000);
+    let waited = table.session.lag();
+    assert!(waited.abs_diff(Duration::from_millis(20)) < Duration::from_millis(1), "{waited:?}");
+}
+
+#[test]
 fn a_sender_that_is_gone_is_waited_for_and_then_given_up_with_its_last_words() {
     let mut table = Table::receiving();
     let abort = Abort { reason: AbortReason::Interrupted, text: "enough".into() };
