@@ -38,6 +38,22 @@ fn a_disk_that_is_being_sent() {
 }
 
 #[test]
+fn a_loop_device_whose_file_is_being_sent() {
+    let name = "a_loop_device_whose_file_is_being_sent";
+    let Some(bench) = Bench::new(name, &[]) else { return };
+    bench.add_partition();
+    let file = bench.scratch.path("disk");
+    let sender = bench.send_from(&file, 9632);
+    let words = format!("{} is locked by imgcast-sender, process {}", text(&file), sender.id());
+    for output in [bench.name(), bench.name() + "p1"] {
+        bench.refuses("target-busy", "", &output, &words);
+    }
+    drop(sender);
+    let end = bench.receive("", &bench.name(), &[]);
+    assert!(end.contains("error[no-sender]"), "{end}");
+}
+
+#[test]
 fn a_disk_that_another_program_has_open_for_writing() {
     let name = "a_disk_that_another_program_has_open_for_writing";
     let Some(bench) = Bench::new(name, &[]) else { return };
