@@ -61,7 +61,7 @@ pub enum DeviceUse {
         /// Its number.
         process: u32,
     },
-    /// Another process may write to it, to a partition of it or to its disk.
+    /// Another process may write to it, a partition of it, its disk or the file it shows.
     Written {
         /// The one that is.
         device: String,
@@ -70,7 +70,7 @@ pub enum DeviceUse {
         /// Its number.
         process: u32,
     },
-    /// Another process has locked it, a partition of it or its disk.
+    /// Another process has locked it, a partition of it, its disk or the file it shows.
     LockedBy {
         /// The one that is.
         device: String,
@@ -234,9 +234,11 @@ fn writers_of_file(root: &Path, path: &Path) -> Vec<DeviceUse> {
     uses.collect()
 }
 
-/// Whether two files are one.
+/// Whether both are one file or one device.
 fn is_same(one: &Metadata, other: &Metadata) -> bool {
-    (one.dev(), one.ino()) == (other.dev(), other.ino())
+    let are_devices = one.file_type().is_block_device() && other.file_type().is_block_device();
+    are_devices && one.rdev() == other.rdev()
+        || (one.dev(), one.ino()) == (other.dev(), other.ino())
 }
 
 /// The device, its partitions and the disk that it is a partition of.
@@ -264,11 +266,8 @@ fn behind<'a>(link: &Path, family: &'a [BlockDevice]) -> Option<&'a BlockDevice>
 
 /// Who has locked what is at `path` and was seen to be `of`; at least one.
 pub(super) fn locked_by(root: &Path, path: &Path, of: &Metadata) -> Vec<DeviceUse> {
-    let is_it = |it: &Metadata| {
-        let is_device = of.file_type().is_block_device() && it.file_type().is_block_device();
-        is_device && it.rdev() == of.rdev() || is_same(it, of)
-    };
-    let openers = openers(root, |link| fs::metadata(link).is_ok_and(|it| is_it(&it)).then_some(()));
+    let is_it = |link: &Path| fs::metadata(link).is_ok_and(|it| is_same(&it, of));
+    let openers = openers(root, |link| is_it(link).then_some(()));
     let mut uses: Vec<DeviceUse> = openers
         .into_iter()
         .filter(|opener| opener.holds_lock)

@@ -46,8 +46,8 @@ pub(super) struct Asking {
     sent_at: Instant,
     /// With what was sent then.
     said_behind: bool,
-    /// Less than a quarter of the memory is free, or was and half of it has not been since.
-    is_short: bool,
+    /// That memory runs short, and half of it has not been free since.
+    said_short: bool,
     bucket: Bucket,
     network_loss: f64,
 }
@@ -82,7 +82,7 @@ impl Asking {
             report: None,
             sent_at: now,
             said_behind: false,
-            is_short: false,
+            said_short: false,
             bucket: Bucket::new(now, 0.0),
             network_loss: 0.0,
         }
@@ -103,8 +103,9 @@ impl Asking {
     /// Sends a report after a backoff, needs or not.
     pub(super) fn report_soon(&mut self, now: Instant, prng: &mut Prng) {
         let at = now + draw_backoff(prng, self.window, self.group_log2);
-        let earlier = self.report.filter(|(report, _)| *report <= at);
-        self.report = earlier.or(Some((at, 0)));
+        let pending = self.report.filter(|(report, _)| *report <= at);
+        let poll = self.report.map_or(0, |(_, poll)| poll);
+        self.report = pending.or(Some((at, poll)));
         self.attention = true;
     }
 
@@ -224,7 +225,8 @@ impl Session {
         if silent || due {
             let sent = self.send_need(now, Stream::Image, NeedFlags::default(), Vec::new());
             if !sent {
-                self.asking.report = Some((now + REPORT_RETRY, self.asking.poll));
+                let poll = self.asking.report.map_or(0, |(_, poll)| poll);
+                self.asking.report = Some((now + REPORT_RETRY, poll));
                 self.asking.sent_at = now;
             }
         }
@@ -328,14 +330,16 @@ impl Session {
         }
     }
 
-    /// Says soon that the target takes less than what comes, once when memory begins to run short
-    /// of it: at many times the rate that is left of it within milliseconds.
+    /// Says at once, and once, that memory runs short because the target takes less than what
+    /// comes: by the next poll a fast sender would have filled it several times over. Of a large
+    /// group, all of which may say so in the same moment, those speak that are polled.
     pub(super) fn report_shortage(&mut self, now: Instant) {
         let (free, all) = (self.free_blocks(), self.memory_blocks());
-        let enough = if self.asking.is_short { all / 2 } else { all / 4 };
+        let enough = if self.asking.said_short { all / 2 } else { all / 4 };
         let is_short = self.drain_kilobytes > 0 && free < enough;
-        let was_short = std::mem::replace(&mut self.asking.is_short, is_short);
-        if is_short && !was_short {
+        let said_short = std::mem::replace(&mut self.asking.said_short, is_short);
+        let speaks = self.member.is_some() && self.asking.window.is_zero();
+        if is_short && !said_short && speaks {
             self.asking.report_soon(now, &mut self.prng);
         }
     }

@@ -241,7 +241,7 @@ impl ReceiverNode {
                 }
                 self.writing -= 1;
                 self.session.handle_stored(now, block);
-                self.tell_drain(around);
+                self.stored += 1;
             }
             Task::WriteFailed => {
                 let text = "cannot write to the target: no space left on device";
@@ -264,6 +264,7 @@ impl ReceiverNode {
 
     /// Sends and does what the session wants, and sets the alarm.
     pub(crate) fn drain(&mut self, around: &mut Surroundings) {
+        self.tell_drain(around);
         for _ in 0..=WAKES_AT_ONCE_MAX {
             while let Some(transmit) = self.session.poll_transmit() {
                 self.send(around, &transmit);

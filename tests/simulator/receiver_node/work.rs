@@ -180,9 +180,8 @@ impl ReceiverNode {
         }
     }
 
-    /// Tells the session what the disk takes.
+    /// Tells the session what the disk takes, each turn as the driver does.
     pub(super) fn tell_drain(&mut self, around: &Surroundings) {
-        self.stored += 1;
         if self.stored >= KNOWN_BLOCKS_MIN {
             self.session.handle_drain(around.instant(), self.drain.kilobytes_per_second());
         }

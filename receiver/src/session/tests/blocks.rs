@@ -282,42 +282,56 @@ fn a_receiver_that_is_behind_says_so_and_what_it_gets_through() {
     assert!(reports.iter().all(|report| report.flags.behind && report.drain_kilobytes == 50_000));
 }
 
+/// What is reported within 20 ms of which blocks were begun, others written, and the target is known
+/// to take so much: how many blocks are free then, and what the target takes.
+fn reports_of(table: &mut Table, drain: u32, begun: &[u32], written: &[u32]) -> Vec<(u16, u32)> {
+    table.sync(&[BlockRange { first: 0, run: BLOCKS, symbols: WHOLE }]);
+    for &block in begun {
+        table.symbols(block, 0..1, 16);
+    }
+    for &block in written {
+        table.symbols(block, 1..16, 16);
+        table.checked(BlockId::image(block), Checked::Whole);
+        table.session.handle_stored(table.now, block);
+    }
+    table.needs();
+    for _ in 0..20 {
+        table.session.handle_drain(table.now, drain);
+        table.run(Duration::from_millis(1));
+    }
+    table.needs().iter().map(|need| (need.free_blocks, need.drain_kilobytes)).collect()
+}
+
 #[test]
 fn a_receiver_whose_memory_runs_short_says_so_at_once_and_once() {
     let mut table = Table::receiving();
     table.session.config.memory = Memory::for_blocks(8, 1 << 14);
-    let whole = BlockRange { first: 0, run: BLOCKS, symbols: WHOLE };
-    // All blocks of which a symbol is here take memory until they are written.
-    let mut reports_when = |drain_kilobytes, blocks: &[u32], written: &[u32]| {
-        table.sync(&[whole]);
-        for &block in blocks {
-            table.symbols(block, 0..1, 16);
-        }
-        for &block in written {
-            table.symbols(block, 1..16, 16);
-            table.checked(BlockId::image(block), Checked::Whole);
-            table.session.handle_stored(table.now, block);
-        }
-        table.needs();
-        for _ in 0..20 {
-            table.session.handle_drain(table.now, drain_kilobytes);
-            table.run(Duration::from_millis(1));
-        }
-        table.needs().into_iter().map(|need| (need.free_blocks, need.drain_kilobytes)).collect()
-    };
-    let none: [(u16, u32); 0] = [];
-    let mut reports: Vec<(u16, u32)> = reports_when(90_000, &[0, 1, 2, 4, 5, 6], &[]);
-    assert_eq!(reports, none, "a quarter is free");
-    reports = reports_when(0, &[7], &[]);
-    assert_eq!(reports, none, "what it takes is not known");
-    reports = reports_when(90_000, &[], &[]);
-    assert_eq!(reports, [(1, 90_000)]);
-    reports = reports_when(80_000, &[8], &[0, 1]);
-    assert_eq!(reports, none, "it said so, and is short still");
-    reports = reports_when(80_000, &[], &[2, 4]);
-    assert_eq!(reports, none, "half is free");
-    reports = reports_when(70_000, &[9], &[]);
-    assert_eq!(reports, none);
+    let mut reports =
+        |drain, begun: &[u32], written: &[u32]| reports_of(&mut table, drain, begun, written);
+    assert_eq!(reports(90_000, &[0, 1, 2, 4, 5, 6], &[]), [], "a quarter is free");
+    assert_eq!(reports(0, &[7], &[]), [], "what the target takes is not known");
+    assert_eq!(reports(90_000, &[], &[]), [(1, 90_000)]);
+    assert_eq!(reports(80_000, &[], &[0]), []);
+    assert_eq!(reports(80_000, &[8], &[]), [], "half has not been free since");
+    assert_eq!(reports(80_000, &[], &[1, 2, 4]), [], "now it is");
+    assert_eq!(reports(80_000, &[9], &[]), [], "three eighths");
+    (0..2).for_each(|block| table.session.handle_lost(table.now, block));
+    assert_eq!(reports_of(&mut table, 70_000, &[0, 1], &[]), [(1, 70_000)]);
+}
+
+#[test]
+fn a_receiver_of_a_large_group_says_so_when_it_is_polled() {
+    let mut table = Table::receiving();
+    table.session.config.memory = Memory::for_blocks(8, 1 << 14);
+    table.sync_with(0, &[], |sync| (sync.group_log2, sync.feedback_window_ms) = (10, 150));
+    assert!(!table.session.asking.window().is_zero());
+    for block in [0, 1, 2, 4, 5, 6, 7] {
+        table.symbols(block, 0..1, 16);
+    }
+    table.needs();
+    table.session.handle_drain(table.now, 90_000);
+    table.run(Duration::from_millis(100));
+    assert!(table.needs().iter().all(|need| !need.needs.is_empty()), "no plain report");
 }
 
 #[test]
