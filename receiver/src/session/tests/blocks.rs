@@ -282,8 +282,8 @@ fn a_receiver_that_is_behind_says_so_and_what_it_gets_through() {
     assert!(reports.iter().all(|report| report.flags.behind && report.drain_kilobytes == 50_000));
 }
 
-/// What is reported within 20 ms of which blocks were begun, others written, and the target is known
-/// to take so much: how many blocks are free then, and what the target takes.
+/// What is reported within 20 ms of which blocks were begun, others written, and the target is
+/// known to take so much: how many blocks are free then, and what the target takes.
 fn reports_of(table: &mut Table, drain: u32, begun: &[u32], written: &[u32]) -> Vec<(u16, u32)> {
     table.sync(&[BlockRange { first: 0, run: BLOCKS, symbols: WHOLE }]);
     for &block in begun {
