@@ -11,7 +11,7 @@ use std::fs::{self, Metadata};
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
-use super::openers::{openers, processes};
+use super::openers::{Opener, openers, processes};
 use super::sysfs::{BlockDevice, DeviceNumber, Holder};
 
 /// One thing that uses a block device, and how to end that.
@@ -205,15 +205,8 @@ pub(super) fn open_in(root: &Path, number: DeviceNumber) -> Vec<DeviceUse> {
 pub(super) fn writers_of(root: &Path, number: DeviceNumber) -> Vec<DeviceUse> {
     let family = family_of(root, number);
     let opened = openers(root, |link| behind(link, &family).map(|it| (it.number, path_of(it))));
-    let uses = opened.into_iter().filter_map(|it| {
-        let (name, process, (of, device)) = (it.name, it.process, it.what);
-        if it.may_write {
-            Some(DeviceUse::Written { device, name, process })
-        } else {
-            let is_used = it.holds_lock && of != number;
-            is_used.then_some(DeviceUse::LockedBy { device, name, process })
-        }
-    });
+    let others = opened.into_iter().filter(|it| it.may_write || it.what.0 != number);
+    let uses = others.filter_map(|it| written_or_locked(it.what.1.clone(), it));
     let shown = family.iter().filter_map(BlockDevice::backing_file);
     uses.chain(shown.flat_map(|file| writers_of_file(root, &file))).collect()
 }
@@ -221,17 +214,24 @@ pub(super) fn writers_of(root: &Path, number: DeviceNumber) -> Vec<DeviceUse> {
 /// Processes that may write to a file or have locked it; none of one that is found no more.
 fn writers_of_file(root: &Path, path: &Path) -> Vec<DeviceUse> {
     let Ok(file) = fs::metadata(path) else { return Vec::new() };
-    let is_it = |link: &Path| fs::metadata(link).is_ok_and(|it| is_same(&it, &file));
-    let opened = openers(root, |link| is_it(link).then_some(()));
-    let uses = opened.into_iter().filter_map(|it| {
-        let (device, name, process) = (path.display().to_string(), it.name, it.process);
-        if it.may_write {
-            Some(DeviceUse::Written { device, name, process })
-        } else {
-            it.holds_lock.then_some(DeviceUse::LockedBy { device, name, process })
-        }
-    });
-    uses.collect()
+    let opened = openers_of(root, &file).into_iter();
+    opened.filter_map(|it| written_or_locked(path.display().to_string(), it)).collect()
+}
+
+/// What a process does to `device`, which it has open, if it is more than reading.
+fn written_or_locked<T>(device: String, opener: Opener<T>) -> Option<DeviceUse> {
+    let Opener { name, process, may_write, holds_lock, .. } = opener;
+    if may_write {
+        Some(DeviceUse::Written { device, name, process })
+    } else {
+        holds_lock.then_some(DeviceUse::LockedBy { device, name, process })
+    }
+}
+
+/// Who has this file or device open.
+fn openers_of(root: &Path, of: &Metadata) -> Vec<Opener<()>> {
+    let is_it = |link: &Path| fs::metadata(link).is_ok_and(|it| is_same(&it, of));
+    openers(root, |link| is_it(link).then_some(()))
 }
 
 /// Whether both are one file or one device.
@@ -266,9 +266,7 @@ fn behind<'a>(link: &Path, family: &'a [BlockDevice]) -> Option<&'a BlockDevice>
 
 /// Who has locked what is at `path` and was seen to be `of`; at least one.
 pub(super) fn locked_by(root: &Path, path: &Path, of: &Metadata) -> Vec<DeviceUse> {
-    let is_it = |link: &Path| fs::metadata(link).is_ok_and(|it| is_same(&it, of));
-    let openers = openers(root, |link| is_it(link).then_some(()));
-    let mut uses: Vec<DeviceUse> = openers
+    let mut uses: Vec<DeviceUse> = openers_of(root, of)
         .into_iter()
         .filter(|opener| opener.holds_lock)
         .map(|opener| DeviceUse::LockedBy {
